@@ -1,0 +1,205 @@
+//! Requests, replies and events. Field names are those of the Synaptic Bridge's schemas.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Wire;
+
+/// Header that carries the id of a request. The same id with the same payload is answered with the stored reply.
+pub const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
+/// Header that names the sender; message ids are scoped by it. Absent means the anonymous sender.
+pub const SENDER_HEADER: &str = "Batos-Sender";
+
+/// A request to one object. The subject names object and verb; `command` repeats the verb.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Sends the object a message and answers what its method answers.
+    Send(SendCommand),
+    /// Answers slots, parents and methods of the object.
+    GetFullState,
+    /// Sets a data slot.
+    UpdateProperty { property_name: String, property_value: Wire },
+    /// Creates or replaces a method (`adm` only). `method_code` is a slot as in an object literal: `deposit: n = ( … )`.
+    CreateMethod { method_name: String, method_code: String },
+    /// Makes the object what a Prototype resource says (`adm` only).
+    Apply(ApplyCommand),
+}
+
+/// `send`: selector and arguments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SendCommand {
+    pub selector: String,
+    #[serde(default)]
+    pub arguments: Vec<Wire>,
+}
+
+/// `apply`: a Prototype's definition, with the fence that keeps older ones out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApplyCommand {
+    pub definition: PrototypeDefinition,
+    /// The resource's uid; empty in embedded mode.
+    #[serde(default)]
+    pub uid: String,
+    /// The resource's generation; older generations of the same uid are refused.
+    #[serde(default)]
+    pub generation: i64,
+    /// The leader's term; older terms are refused.
+    #[serde(default)]
+    pub term: i64,
+}
+
+/// What a Prototype resource makes of an object: its parents, slots and examples.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PrototypeDefinition {
+    /// Names of other prototypes that this one delegates to, after its own traits.
+    #[serde(default)]
+    pub parents: Vec<String>,
+    #[serde(default)]
+    pub slots: Vec<SlotDefinition>,
+    /// Behaviour by example: what the Crucible runs against a drafted method.
+    #[serde(default)]
+    pub examples: Vec<Example>,
+}
+
+/// One slot: exactly one of `value` (data) and `method` (source) is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SlotDefinition {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Wire>,
+    /// A method's source: header and body as in an object literal, `deposit: n = ( … )`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// A data slot that cannot be assigned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub constant: bool,
+}
+
+/// An example of behaviour: with these slots, this message is answered so and leaves these slots.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Example {
+    /// Slots of the receiver before the message.
+    #[serde(default)]
+    pub given: std::collections::BTreeMap<String, Wire>,
+    pub send: SendCommand,
+    /// What it answers; not checked when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Wire>,
+    /// Slots of the receiver afterwards.
+    #[serde(default)]
+    pub leaves: std::collections::BTreeMap<String, Wire>,
+}
+
+/// The reply to every request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Reply {
+    Ok(OkReply),
+    Error { error: ErrorReply },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OkReply {
+    /// What the method answered, or the state that was asked for.
+    pub value: Wire,
+    /// The receiver's revision after the turn.
+    pub rev: u64,
+    /// Present when a method had to be made to answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
+}
+
+/// The provenance of a method that was made for this message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Made {
+    pub selector: String,
+    /// Id of the becoming that made it.
+    pub becoming: String,
+    /// Object that holds the method.
+    pub holder: String,
+    /// The mind that drafted it; a recorded one says so.
+    pub mind: String,
+    /// Model calls that this becoming needed so far.
+    pub model_calls: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{kind:?}: {message}")]
+pub struct ErrorReply {
+    pub kind: ErrorKind,
+    /// What is wrong, with the offending value and what to do.
+    pub message: String,
+    /// Activations from the innermost outwards: receiver, selector, line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stack: Vec<String>,
+}
+
+/// What went wrong, for programs. New kinds may be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The request is no valid request: bad encoding, unknown verb, wrong fields.
+    BadRequest,
+    /// The subject class does not allow the verb.
+    Forbidden,
+    /// No object of this name or id.
+    NoSuchObject,
+    /// Nobody understands the message and nothing could be made of it.
+    NotUnderstood,
+    /// Two different slots were found.
+    Ambiguous,
+    /// The method failed.
+    MethodFailed,
+    /// Fuel, memory or depth ran out.
+    LimitExceeded,
+    /// The source does not compile.
+    SyntaxError,
+    /// A message id was used again with another payload.
+    IdReused,
+    /// The write lost against others too often.
+    Conflict,
+    /// An older uid, generation or term than what the object has seen.
+    Stale,
+    /// The store or the mind cannot be reached, or the outcome is not known yet: ask again with the same id.
+    Unavailable,
+    /// A draft failed the Crucible.
+    Refused,
+    /// A defect of ours.
+    Internal,
+}
+
+impl ErrorReply {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), stack: Vec::new() }
+    }
+}
+
+/// Published on `….evt.<object>.state` after each commit that changed the object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UvmStateUpdateEvent {
+    pub object: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// All data slots, without private ones (names that begin with `_`).
+    pub state: serde_json::Map<String, Wire>,
+    pub rev: u64,
+    /// 0 when the object is new. A gap between `rev` and the last event seen means one was missed.
+    pub prev_rev: u64,
+    /// Names of the slots that changed.
+    pub changed: Vec<String>,
+}
+
+/// Answer to `get_full_state`, as the `value` of an ok reply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FullState {
+    pub object: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub rev: u64,
+    pub state: serde_json::Map<String, Wire>,
+    /// Parent slots: name to object id.
+    pub parents: std::collections::BTreeMap<String, String>,
+    /// Own methods and those of the traits parent: selector to source.
+    pub methods: std::collections::BTreeMap<String, String>,
+}

@@ -1,0 +1,17 @@
+//! The object graph as the store sees it: ids, records, keys, and the contract that both engines keep.
+
+mod id;
+mod key;
+mod record;
+mod redb_store;
+mod store;
+#[cfg(feature = "tikv")]
+mod tikv_store;
+
+pub use id::{ObjectId, UniverseKey};
+pub use key::{Key, KeySpace};
+pub use record::{FORMAT, MAX_RECORD, Manifest, Payload, Record, RecordError, Slot, SlotKind, Value};
+pub use redb_store::RedbStore;
+pub use store::{Batch, Committed, Expect, Put, Rev, Store, StoreError, Versioned};
+#[cfg(feature = "tikv")]
+pub use tikv_store::TikvStore;

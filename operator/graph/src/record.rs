@@ -1,0 +1,109 @@
+//! Records: what an object is on disk.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ObjectId;
+
+/// Format tag of records; a reader refuses newer ones.
+pub const FORMAT: u8 = 1;
+/// Largest encoded record, in bytes.
+pub const MAX_RECORD: usize = 256 * 1024;
+
+/// A stored value. Objects are referred to by id; strings and symbols are values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Value {
+    Nil,
+    Bool(bool),
+    Int(i64),
+    /// Integers beyond 64 bits: sign and magnitude as decimal text.
+    BigInt(String),
+    Float(f64),
+    Str(String),
+    Symbol(String),
+    Ref(ObjectId),
+}
+
+/// What a slot is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum SlotKind {
+    Constant(Value),
+    Assignable(Value),
+    /// A parent slot; lookup goes on in the object it refers to.
+    Parent(Value),
+    /// A method, by its canonical source (`deposit: n = ( … )`).
+    Method(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Selector of the slot: `balance`, `deposit:`, `+`. An assignable slot answers `name:` too.
+    pub name: String,
+    pub kind: SlotKind,
+}
+
+/// What an object holds beside its slots.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub enum Payload {
+    #[default]
+    None,
+    /// Elements of an array.
+    Array(Vec<Value>),
+}
+
+/// One object.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Name in the universe's directory, if it has one.
+    pub name: Option<String>,
+    /// Others delegate to it: made methods may be put here.
+    pub is_trait: bool,
+    /// Part of the image: only the Architect may change it.
+    pub is_kernel: bool,
+    pub slots: Vec<Slot>,
+    pub payload: Payload,
+    /// What the manifest said last (JSON of the definition), with its fence; empty for other objects.
+    pub manifest: Option<Manifest>,
+}
+
+/// The last applied definition of a prototype.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub uid: String,
+    pub generation: i64,
+    pub term: i64,
+    /// JSON of `PrototypeDefinition`.
+    pub definition: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("record format {0} is newer than {FORMAT}: use a newer batos")]
+    Newer(u8),
+    #[error("record of {0} bytes is larger than {MAX_RECORD}")]
+    TooLarge(usize),
+    #[error("record damaged: {0}")]
+    Damaged(String),
+}
+
+impl Record {
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        let mut bytes = vec![FORMAT];
+        rmp_serde::encode::write(&mut bytes, self).map_err(|e| RecordError::Damaged(e.to_string()))?;
+        match bytes.len() > MAX_RECORD {
+            true => Err(RecordError::TooLarge(bytes.len())),
+            false => Ok(bytes),
+        }
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        match bytes.split_first() {
+            Some((&FORMAT, rest)) => rmp_serde::from_slice(rest).map_err(|e| RecordError::Damaged(e.to_string())),
+            Some((&format, _)) if format > FORMAT => Err(RecordError::Newer(format)),
+            _ => Err(RecordError::Damaged("no format tag".to_owned())),
+        }
+    }
+
+    pub fn slot(&self, name: &str) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.name == name)
+    }
+}

@@ -1,0 +1,89 @@
+//! The store's contract: conditional batches over versioned keys, in two engines.
+//!
+//! Every stored value carries a revision that counts from 1 and grows by one with each put. A batch names the
+//! revisions it was computed from; it is applied wholly or not at all. Guarantee: snapshot isolation over
+//! `expect` and `put`, serialisable over `lock`.
+
+use async_trait::async_trait;
+
+use crate::Key;
+
+/// Counts the puts of one key, from 1.
+pub type Rev = u64;
+
+/// A stored value with its revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned {
+    pub rev: Rev,
+    pub bytes: Vec<u8>,
+}
+
+/// The revision that a key must have for the batch to apply; `None` means the key must be absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expect {
+    pub key: Key,
+    pub rev: Option<Rev>,
+}
+
+/// A value to write. Its revision becomes that of the present value plus one (1 when absent or deleted).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    pub key: Key,
+    pub bytes: Vec<u8>,
+}
+
+/// One conditional transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Unique to this batch and absent before it; settles an unknown outcome. Written with `marker_bytes`.
+    pub marker: Key,
+    pub marker_bytes: Vec<u8>,
+    pub expect: Vec<Expect>,
+    /// Keys on which two batches may not overlap even if neither puts them.
+    pub lock: Vec<Key>,
+    pub put: Vec<Put>,
+    pub delete: Vec<Key>,
+}
+
+/// An applied batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Revisions of `put`, in its order.
+    pub revs: Vec<Rev>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Some expected revisions differ, or the marker is there already. Nothing was written: read anew and run again.
+    #[error("conflict on {} keys, first {:?}", .0.len(), .0.first())]
+    Conflict(Vec<Key>),
+    /// The batch may or may not have been applied. Never write it again: look for its marker.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// Too many or too large values.
+    #[error("batch too large: {0}")]
+    TooLarge(String),
+    /// The engine cannot be reached or refuses work; nothing was written.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// The data on disk is not ours, damaged, or of a newer version.
+    #[error("store damaged: {0}")]
+    Damaged(String),
+}
+
+/// A store engine.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Values of `keys`, in their order, from one snapshot.
+    async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError>;
+
+    /// Up to `limit` pairs with `start <= key < end`, in key order.
+    async fn scan(&self, start: &Key, end: &Key, limit: usize) -> Result<Vec<(Key, Versioned)>, StoreError>;
+
+    /// Applies `batch` if everything it expects holds. Returns once it is durable. An engine settles an outcome that
+    /// it does not know by looking for the marker, for a bounded time, before it answers [`StoreError::Unknown`].
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError>;
+
+    /// Finishes what was accepted and closes.
+    async fn close(&self) -> Result<(), StoreError>;
+}

@@ -1,0 +1,10 @@
+//! Source text to syntax tree and back. `GRAMMAR.md` beside this crate's manifest is the definition.
+
+mod ast;
+mod lexer;
+mod parser;
+mod printer;
+
+pub use ast::*;
+pub use parser::{SyntaxError, parse_expression, parse_method, parse_slots};
+pub use printer::{print_code, print_expression, print_slot};
