@@ -1,1 +1,11 @@
-//! batos-bus
+//! The bus: requests, replies and events over NATS. It moves bytes; what they mean is the worker's business.
+
+mod client;
+mod error;
+mod publisher;
+mod server;
+
+pub use client::Client;
+pub use error::{BusError, BusErrorKind};
+pub use publisher::{Event, Publisher};
+pub use server::{Handler, Request, serve};
