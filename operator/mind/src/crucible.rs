@@ -1,0 +1,113 @@
+//! The Crucible judges a draft by running it in turns that are thrown away.
+
+use batos_covenant::{Example, Wire};
+use batos_graph::{ObjectId, Record, Slot, SlotKind, Value};
+use batos_uvm::{
+    universe::{Universe, UniverseError, View},
+    vm::{Call, Exit, Limits, Turn, check_method},
+};
+
+/// What the Crucible found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The canonical source of the admitted method.
+    Admitted(String),
+    Refused(String),
+}
+
+/// Judges `source` as the method `selector` of `holder`, on the receiver that lacked it. The draft must compile to
+/// just that selector and do what every example says, within the limits of a turn.
+pub async fn judge(
+    universe: &Universe,
+    receiver: ObjectId,
+    holder: (ObjectId, &Record),
+    selector: &str,
+    source: &str,
+    examples: &[Example],
+) -> Result<Verdict, UniverseError> {
+    let method = match check_method(source) {
+        Ok(method) if method.selector == selector => method,
+        Ok(method) => return refused(format!("the draft defines {:?}, not {selector:?}", method.selector)),
+        Err(error) => return refused(format!("the draft does not compile: {}", error.message)),
+    };
+    if examples.is_empty() {
+        return refused(format!("nothing to judge by: give the prototype an example that sends {selector:?}"));
+    }
+    let mut trial = holder.1.clone();
+    trial.slots.retain(|slot| slot.name != selector);
+    trial.slots.push(Slot { name: selector.to_owned(), kind: SlotKind::Method(method.source.clone()) });
+    for (number, example) in examples.iter().enumerate() {
+        let mut view = View::new(universe);
+        view.overlay(holder.0, trial.clone());
+        if let Err(reason) = run_example(&mut view, receiver, example).await? {
+            return refused(format!("example {}: {reason}", number + 1));
+        }
+    }
+    Ok(Verdict::Admitted(method.source))
+}
+
+fn refused(reason: String) -> Result<Verdict, UniverseError> {
+    Ok(Verdict::Refused(reason))
+}
+
+async fn run_example(
+    view: &mut View<'_>,
+    receiver: ObjectId,
+    example: &Example,
+) -> Result<Result<(), String>, UniverseError> {
+    let Some((_, record)) = view.object(receiver).await? else {
+        return Ok(Err(format!("receiver {receiver} is gone")));
+    };
+    let mut given = (*record).clone();
+    for (name, value) in &example.given {
+        let Some(value) = scalar(value) else { return Ok(Err(format!("given {name}: {value} is no scalar"))) };
+        given.slots.retain(|slot| slot.name != *name);
+        given.slots.push(Slot { name: name.clone(), kind: SlotKind::Assignable(value) });
+    }
+    view.overlay(receiver, given.clone());
+    let call = Call {
+        receiver,
+        selector: example.send.selector.clone(),
+        arguments: example.send.arguments.clone(),
+    };
+    // A fixed seed: the same draft gets the same verdict.
+    let mut turn = match Turn::new(&call, Limits::default(), [0; 32]) {
+        Ok(turn) => turn,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let effects = match view.run(&mut turn).await? {
+        Exit::Done => match turn.effects() {
+            Ok(effects) => effects,
+            Err(error) => return Ok(Err(error.to_string())),
+        },
+        Exit::NotUnderstood(missing) => return Ok(Err(format!("it sends {:?}, which nobody understands", missing.selector))),
+        Exit::Failed(error) => return Ok(Err(error.to_string())),
+        Exit::Paused | Exit::Fault { .. } => return Err(UniverseError::Internal("unfinished turn".to_owned())),
+    };
+    if let Some(wanted) = &example.answers
+        && *wanted != effects.answer
+    {
+        return Ok(Err(format!("it answers {}, not {wanted}", effects.answer)));
+    }
+    let after = effects.writes.iter().find(|write| write.id == receiver).map_or(&given, |write| &write.record);
+    for (name, wanted) in &example.leaves {
+        let left = after.slot(name).and_then(|slot| match &slot.kind {
+            SlotKind::Constant(value) | SlotKind::Assignable(value) => Some(value),
+            SlotKind::Parent(_) | SlotKind::Method(_) => None,
+        });
+        if left != scalar(wanted).as_ref() {
+            return Ok(Err(format!("it leaves {name} = {left:?}, not {wanted}")));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn scalar(value: &Wire) -> Option<Value> {
+    Some(match value {
+        Wire::Null => Value::Nil,
+        Wire::Bool(b) => Value::Bool(*b),
+        Wire::Number(n) => n.as_i64().map(Value::Int).or_else(|| n.as_f64().map(Value::Float))?,
+        Wire::String(text) => Value::Str(text.clone()),
+        Wire::Array(_) | Wire::Object(_) => return None,
+    })
+}

@@ -1,0 +1,130 @@
+//! The journal of a becoming: one row, written anew at each step, so that each step takes effect once.
+
+use batos_covenant::{Encoding, decode, encode};
+use batos_graph::{Key, ObjectId, Put, Rev};
+use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError};
+use serde::{Deserialize, Serialize};
+
+/// How far a becoming has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    Asked,
+    Drafted,
+    Judged,
+    Swapped,
+    Refused,
+}
+
+/// One becoming.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub id: ObjectId,
+    pub step: Step,
+    /// The object that lacked the method.
+    pub receiver: ObjectId,
+    pub selector: String,
+    /// Types of the arguments.
+    pub shapes: Vec<String>,
+    /// The draft's source.
+    pub draft: Option<String>,
+    /// Name of the mind that drafted.
+    pub mind: String,
+    pub model_calls: u32,
+    /// Object that holds the method.
+    pub holder: Option<ObjectId>,
+    /// Why it was refused.
+    pub refusal: Option<String>,
+}
+
+/// Published on `….evt.<object>.becoming` at each step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BecomingEvent {
+    pub becoming: String,
+    pub object: String,
+    pub selector: String,
+    pub step: Step,
+    pub model_calls: u32,
+    pub mind: String,
+}
+
+impl Job {
+    /// A new becoming. Its id is that of the holder and selector, so that two askers share one.
+    pub fn asked(holder: ObjectId, missing: &Unanswered) -> Self {
+        Self {
+            id: Self::id_of(holder, &missing.selector),
+            step: Step::Asked,
+            receiver: missing.receiver,
+            selector: missing.selector.clone(),
+            shapes: missing.shapes.clone(),
+            draft: None,
+            mind: String::new(),
+            model_calls: 0,
+            holder: None,
+            refusal: None,
+        }
+    }
+
+    pub fn id_of(holder: ObjectId, selector: &str) -> ObjectId {
+        ObjectId::of_name(&format!("becoming {holder} {selector}"))
+    }
+
+    pub fn is_open(&self) -> bool {
+        !matches!(self.step, Step::Swapped | Step::Refused)
+    }
+}
+
+/// Reads a becoming with its revision.
+pub(crate) async fn load(universe: &Universe, id: ObjectId) -> Result<Option<(Rev, Job)>, UniverseError> {
+    let rows = universe.store().read(&[universe.keys().job(id)]).await.map_err(UniverseError::Store)?;
+    rows.into_iter().next().flatten().map(|row| Ok((row.rev, parse(&row.bytes)?))).transpose()
+}
+
+/// All open becomings.
+pub(crate) async fn open_jobs(universe: &Universe) -> Result<Vec<ObjectId>, UniverseError> {
+    const PAGE: usize = 256;
+    let mut open = Vec::new();
+    for shard in 0..=u8::MAX {
+        let (mut start, end) = universe.keys().job_range(shard);
+        loop {
+            let rows = universe.store().scan(&start, &end, PAGE).await.map_err(UniverseError::Store)?;
+            for (_, row) in &rows {
+                let job = parse(&row.bytes)?;
+                open.extend(job.is_open().then_some(job.id));
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == PAGE => start = Key([last.0.as_slice(), &[0]].concat()),
+                _ => break,
+            }
+        }
+    }
+    Ok(open)
+}
+
+/// Writes the journal's next row, its event, and what else belongs to the step, in one commit.
+pub(crate) async fn record(
+    universe: &Universe,
+    job: &Job,
+    rev: Option<Rev>,
+    object: String,
+    mut changes: Changes,
+) -> Result<Rev, UniverseError> {
+    let bytes = encode(job, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
+    let next = rev.unwrap_or(0) + 1;
+    let event = BecomingEvent {
+        becoming: job.id.to_string(),
+        object: object.clone(),
+        selector: job.selector.clone(),
+        step: job.step,
+        model_calls: job.model_calls,
+        mind: job.mind.clone(),
+    };
+    changes.rows.push((Put { key: universe.keys().job(job.id), bytes }, rev));
+    changes.events.push(universe.event_row(job.id, next, object, "becoming", &event)?);
+    universe.commit(universe.fresh_marker()?, Vec::new(), changes).await?;
+    Ok(next)
+}
+
+fn parse(bytes: &[u8]) -> Result<Job, UniverseError> {
+    decode(bytes).map(|(job, _)| job).map_err(|e| UniverseError::Internal(format!("journal row: {e}")))
+}

@@ -1,0 +1,234 @@
+//! Definitions that people write, merged into the living graph.
+//!
+//! A Prototype makes two objects: the prototype with its data slots, and its traits parent with its methods, so that a
+//! method that is made or changed reaches every clone. The traits delegate to the parents that the definition names.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use batos_covenant::{ApplyCommand, OkReply, PrototypeDefinition, Reply, SlotDefinition};
+use batos_graph::{Manifest, ObjectId, Record, Rev, Slot, SlotKind, Value};
+use serde_json::json;
+
+use super::{Universe, UniverseError, View, commit::Changes, render, turns::Attempt};
+use crate::{
+    image,
+    vm::{Reads, Write, check_method},
+};
+
+/// Name of a prototype's traits object: this before the prototype's name.
+pub const TRAITS_PREFIX: &str = "traits ";
+/// Objects that the search for a method's holder visits.
+const MAX_CHAIN: usize = 256;
+
+
+/// The traits parent of a prototype or a clone of one.
+pub(super) fn traits_of(record: &Record) -> Option<ObjectId> {
+    record.slots.iter().find_map(|slot| match &slot.kind {
+        SlotKind::Parent(Value::Ref(id)) => Some(*id),
+        _ => None,
+    })
+}
+
+impl Universe {
+    pub(super) async fn attempt_apply(&self, name: &str, command: &ApplyCommand) -> Result<Attempt, UniverseError> {
+        let definition = &command.definition;
+        let traits_name = format!("{TRAITS_PREFIX}{name}");
+        let object = self.lookup_name(name).await?.unwrap_or_else(|| ObjectId::of_name(name));
+        let traits = self.lookup_name(&traits_name).await?.unwrap_or_else(|| ObjectId::of_name(&traits_name));
+        self.inner.cache.forget([object, traits]);
+        let view = View::new(self);
+        let (old, old_traits) = (view.object(object).await?, view.object(traits).await?);
+        let known = old.as_ref().and_then(|(_, record)| record.manifest.clone());
+        fence(name, command, known.as_ref())?;
+
+        let last: PrototypeDefinition = match &known {
+            Some(manifest) => serde_json::from_str(&manifest.definition)
+                .map_err(|e| UniverseError::Internal(format!("manifest of {name:?}: {e}")))?,
+            None => PrototypeDefinition::default(),
+        };
+        let manifest = Manifest {
+            uid: command.uid.clone(),
+            generation: command.generation,
+            term: command.term,
+            definition: serde_json::to_string(definition).map_err(|e| UniverseError::Internal(e.to_string()))?,
+        };
+        let mut changes = Changes::default();
+        let mut parents = Vec::new();
+        for parent in &definition.parents {
+            let id = self.resolve(parent).await?;
+            parents.push(Slot { name: parent.clone(), kind: SlotKind::Parent(Value::Ref(id)) });
+            changes.lock.push(id);
+        }
+        if parents.is_empty() {
+            parents.push(Slot { name: "parent".to_owned(), kind: SlotKind::Parent(Value::Ref(image::ROOT_TRAITS)) });
+        }
+
+        let (data, methods) = (slots(definition, false)?, slots(definition, true)?);
+        let (last_data, last_methods) = (slots(&last, false)?, slots(&last, true)?);
+        let parent = Slot { name: "parent".to_owned(), kind: SlotKind::Parent(Value::Ref(traits)) };
+        for (id, old, name, parents, last, wanted) in [
+            (traits, old_traits, &traits_name, parents, last_methods, methods),
+            (object, old, &name.to_owned(), vec![parent], last_data, data),
+        ] {
+            let rev = old.as_ref().map(|(rev, _)| *rev);
+            let present = old.map(|(_, record)| (*record).clone()).unwrap_or_default();
+            changes.reads.objects.push((id, rev));
+            let mut record = present.clone();
+            record.name = Some(name.clone());
+            record.is_trait = id == traits;
+            record.manifest = Some(manifest.clone());
+            let changed = merge(&mut record, parents, &last, &wanted);
+            if record != present {
+                changes.writes.push(Write { id, prev_rev: rev, record, changed });
+            }
+        }
+        changes.reads.objects.sort();
+        let rev = changes.rev_after(object);
+        let value = json!({ "object": object.to_string(), "rev": rev });
+        Ok(Attempt::Commit(changes, Reply::Ok(OkReply { value, rev, made: None })))
+    }
+
+    pub(super) async fn attempt_create_method(
+        &self,
+        object: ObjectId,
+        name: &str,
+        source: &str,
+    ) -> Result<Attempt, UniverseError> {
+        let (changes, holder) = self.method_change(object, name, source).await?;
+        let rev = changes.rev_after(holder);
+        let value = json!({ "holder": holder.to_string(), "selector": name });
+        Ok(Attempt::Commit(changes, Reply::Ok(OkReply { value, rev, made: None })))
+    }
+
+    /// The change that gives `object` a method, and the object that will hold it.
+    pub async fn method_change(
+        &self,
+        object: ObjectId,
+        name: &str,
+        source: &str,
+    ) -> Result<(Changes, ObjectId), UniverseError> {
+        let (holder, rev, record) = self.holder(object).await?;
+        let method = method(name, source)?;
+        let mut record = (*record).clone();
+        put_slot(&mut record.slots, method);
+        let reads = Reads { objects: vec![(holder, Some(rev))], names: Vec::new() };
+        let write = Write { id: holder, prev_rev: Some(rev), record, changed: vec![name.to_owned()] };
+        Ok((Changes { writes: vec![write], ..Changes::reading(reads) }, holder))
+    }
+
+    /// Where a made method goes: the nearest `trait`, not kernel, object in the lookup chain; without one, the receiver.
+    pub async fn holder(
+        &self,
+        receiver: ObjectId,
+    ) -> Result<(ObjectId, Rev, std::sync::Arc<Record>), UniverseError> {
+        let view = View::new(self);
+        let mut seen = vec![receiver];
+        let mut next = VecDeque::from([receiver]);
+        let mut own = None;
+        while let Some(id) = next.pop_front() {
+            let Some((rev, record)) = view.object(id).await? else { continue };
+            if record.is_trait && !record.is_kernel {
+                return Ok((id, rev, record));
+            }
+            for slot in &record.slots {
+                if let SlotKind::Parent(Value::Ref(parent)) = &slot.kind
+                    && !seen.contains(parent)
+                    && seen.len() < MAX_CHAIN
+                {
+                    seen.push(*parent);
+                    next.push_back(*parent);
+                }
+            }
+            own = own.or(Some((id, rev, record)));
+        }
+        match own {
+            Some((id, _, record)) if record.is_kernel => Err(UniverseError::BadSlot {
+                slot: id.to_string(),
+                reason: "the object belongs to the image; make a prototype of your own".to_owned(),
+            }),
+            Some(own) => Ok(own),
+            None => Err(UniverseError::NoSuchObject(receiver.to_string())),
+        }
+    }
+}
+
+/// Older generations and terms never come back.
+fn fence(name: &str, command: &ApplyCommand, known: Option<&Manifest>) -> Result<(), UniverseError> {
+    let Some(known) = known else { return Ok(()) };
+    let stale = |what: &str, seen: i64, known: i64| UniverseError::Stale {
+        object: name.to_owned(),
+        seen: format!("{what} {seen}"),
+        known: format!("{what} {known}"),
+    };
+    if command.term < known.term {
+        return Err(stale("term", command.term, known.term));
+    }
+    if command.uid == known.uid && command.generation < known.generation {
+        return Err(stale("generation", command.generation, known.generation));
+    }
+    Ok(())
+}
+
+/// The definition's slots that hold methods, or those that hold data.
+fn slots(definition: &PrototypeDefinition, methods: bool) -> Result<BTreeMap<String, Slot>, UniverseError> {
+    let chosen = definition.slots.iter().filter(|slot| slot.method.is_some() == methods);
+    chosen.map(|slot| Ok((slot.name.clone(), slot_of(slot)?))).collect()
+}
+
+fn slot_of(definition: &SlotDefinition) -> Result<Slot, UniverseError> {
+    let name = definition.name.clone();
+    let bad = |reason: String| UniverseError::BadSlot { slot: definition.name.clone(), reason };
+    match (&definition.method, &definition.value) {
+        (Some(_), Some(_)) => Err(bad("give either value or method, not both".to_owned())),
+        (Some(source), None) => method(&name, source),
+        (None, value) => {
+            let value = render::stored(value.as_ref().unwrap_or(&serde_json::Value::Null)).map_err(bad)?;
+            let kind = match definition.constant {
+                true => SlotKind::Constant(value),
+                false => SlotKind::Assignable(value),
+            };
+            Ok(Slot { name, kind })
+        }
+    }
+}
+
+fn method(name: &str, source: &str) -> Result<Slot, UniverseError> {
+    let bad = |reason: String| UniverseError::BadSlot { slot: name.to_owned(), reason };
+    let checked = check_method(source).map_err(|e| bad(e.message))?;
+    match checked.selector == name {
+        true => Ok(Slot { name: checked.selector, kind: SlotKind::Method(checked.source) }),
+        false => Err(bad(format!("its source defines {:?}", checked.selector))),
+    }
+}
+
+/// Three-way merge of what the manifest said last, says now, and what lives: a slot that the universe changed itself is
+/// kept unless the manifest changed that slot. Answers the names of changed slots.
+fn merge(
+    record: &mut Record,
+    parents: Vec<Slot>,
+    last: &BTreeMap<String, Slot>,
+    wanted: &BTreeMap<String, Slot>,
+) -> Vec<String> {
+    let before = record.slots.clone();
+    record.slots.retain(|slot| !matches!(slot.kind, SlotKind::Parent(_)) || parents.iter().any(|p| p.name == slot.name));
+    record.slots.retain(|slot| !last.contains_key(&slot.name) || wanted.contains_key(&slot.name));
+    parents.into_iter().rev().for_each(|parent| match record.slots.iter_mut().find(|slot| slot.name == parent.name) {
+        Some(slot) => *slot = parent,
+        None => record.slots.insert(0, parent),
+    });
+    for (name, slot) in wanted {
+        if last.get(name) != Some(slot) {
+            put_slot(&mut record.slots, slot.clone());
+        }
+    }
+    let changed = |slot: &&Slot| !before.contains(slot);
+    let gone = before.iter().filter(|slot| !record.slots.iter().any(|now| now.name == slot.name));
+    record.slots.iter().filter(changed).chain(gone).map(|slot| slot.name.clone()).collect()
+}
+
+fn put_slot(slots: &mut Vec<Slot>, slot: Slot) {
+    match slots.iter_mut().find(|old| old.name == slot.name) {
+        Some(old) => *old = slot,
+        None => slots.push(slot),
+    }
+}

@@ -1,0 +1,150 @@
+//! Effects of a turn or an apply, as one conditional batch.
+
+use std::sync::Arc;
+
+use batos_graph::{Batch, Expect, Key, ObjectId, Put, Record, Rev, StoreError};
+
+use super::{Universe, UniverseError, render};
+use crate::vm::{Reads, Write};
+
+/// What a commit rests on and what it writes.
+#[derive(Default)]
+pub struct Changes {
+    pub reads: Reads,
+    pub writes: Vec<Write>,
+    /// Objects that must still exist as they are: structural invariants.
+    pub lock: Vec<ObjectId>,
+    /// Rows beside objects: a journal, with the revision it was read at.
+    pub rows: Vec<(Put, Option<Rev>)>,
+    /// Events beside those of the written objects.
+    pub events: Vec<Put>,
+}
+
+impl Changes {
+    pub fn reading(reads: Reads) -> Self {
+        Self { reads, ..Self::default() }
+    }
+
+    pub(super) fn is_absent(&self, id: ObjectId) -> bool {
+        self.reads.objects.iter().any(|(read, rev)| *read == id && rev.is_none())
+    }
+
+    /// Revision of `id` once these changes are committed.
+    pub(super) fn rev_after(&self, id: ObjectId) -> Rev {
+        if let Some(write) = self.writes.iter().find(|write| write.id == id) {
+            return write.prev_rev.unwrap_or(0) + 1;
+        }
+        self.reads.objects.iter().find(|(read, _)| *read == id).and_then(|(_, rev)| *rev).unwrap_or(0)
+    }
+}
+
+impl Universe {
+    /// A batch that does nothing yet.
+    pub(super) fn batch(&self, marker: Key) -> Batch {
+        let none = Vec::new;
+        Batch { marker, marker_bytes: none(), expect: Vec::new(), lock: Vec::new(), put: Vec::new(), delete: Vec::new() }
+    }
+
+    pub(super) fn random(&self) -> Result<[u8; 16], UniverseError> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|e| UniverseError::Internal(format!("no randomness: {e}")))?;
+        Ok(bytes)
+    }
+
+    pub fn fresh_marker(&self) -> Result<Key, UniverseError> {
+        Ok(self.inner.keys.marker(self.random()?))
+    }
+
+    /// Whether everything that was read is still so in the store. Forgets what is not.
+    pub(super) async fn is_current(&self, changes: &Changes) -> Result<bool, UniverseError> {
+        let keys = self.inner.keys;
+        let expected: Vec<Expect> = self.expectations(changes);
+        let wanted: Vec<Key> = expected.iter().map(|expect| expect.key.clone()).collect();
+        let rows = self.inner.store.read(&wanted).await.map_err(UniverseError::Store)?;
+        let stale: Vec<&Key> = expected
+            .iter()
+            .zip(&rows)
+            .filter(|(expect, row)| expect.rev != row.as_ref().map(|row| row.rev))
+            .map(|(expect, _)| &expect.key)
+            .collect();
+        let stale_objects = changes.reads.objects.iter().map(|(id, _)| *id).filter(|id| stale.contains(&&keys.head(*id)));
+        self.inner.cache.forget(stale_objects);
+        Ok(stale.is_empty())
+    }
+
+    fn expectations(&self, changes: &Changes) -> Vec<Expect> {
+        let keys = self.inner.keys;
+        let objects = changes.reads.objects.iter().map(|(id, rev)| Expect { key: keys.head(*id), rev: *rev });
+        // A name keeps its object, so only names that led nowhere can go stale.
+        let names = changes.reads.names.iter().filter(|(_, id)| id.is_none());
+        objects.chain(names.map(|(name, _)| Expect { key: keys.name(name), rev: None })).collect()
+    }
+
+    /// Commits, or says `Conflict` and forgets what is stale.
+    pub async fn commit(&self, marker: Key, marker_bytes: Vec<u8>, changes: Changes) -> Result<(), UniverseError> {
+        let keys = self.inner.keys;
+        let mut batch = Batch { marker_bytes, expect: self.expectations(&changes), ..self.batch(marker) };
+        batch.lock.extend(changes.lock.iter().map(|id| keys.head(*id)));
+        let mut written: Vec<(ObjectId, Rev, Arc<Record>)> = Vec::new();
+        for write in changes.writes {
+            let record = |source| UniverseError::Record { object: write.id, source };
+            let prev = write.prev_rev.unwrap_or(0);
+            let expect = Expect { key: keys.head(write.id), rev: write.prev_rev };
+            if !batch.expect.contains(&expect) {
+                batch.expect.push(expect);
+            }
+            if let Some(rev) = write.prev_rev {
+                let old = self.inner.cache.objects(&[write.id], &self.inner.store, keys).await?.into_iter().next();
+                // If the cache moved on meanwhile, the expectation above refuses the batch.
+                if let Some((_, old)) = old.flatten() {
+                    batch.put.push(Put { key: keys.history(write.id, rev), bytes: old.encode().map_err(record)? });
+                }
+            } else if let Some(name) = &write.record.name {
+                batch.expect.push(Expect { key: keys.name(name), rev: None });
+                batch.put.push(Put { key: keys.name(name), bytes: write.id.0.to_vec() });
+            }
+            batch.put.push(Put { key: keys.head(write.id), bytes: write.record.encode().map_err(record)? });
+            let event = render::event(write.id, prev + 1, prev, &write.record, &write.changed);
+            let token = render::subject_token(write.id, &write.record);
+            batch.put.push(self.event_row(write.id, prev + 1, token, "state", &event)?);
+            written.push((write.id, prev + 1, Arc::new(write.record)));
+        }
+        for (put, rev) in changes.rows {
+            batch.expect.push(Expect { key: put.key.clone(), rev });
+            batch.put.push(put);
+        }
+        batch.put.extend(changes.events);
+        match self.inner.store.commit(batch).await {
+            Ok(_) => {
+                written.into_iter().for_each(|(id, rev, record)| self.inner.cache.put(id, (rev, record)));
+                self.wake_relay();
+                Ok(())
+            }
+            Err(StoreError::Conflict(stale)) => {
+                self.inner.cache.forget(stale.iter().filter_map(batos_graph::KeySpace::object_of));
+                Err(UniverseError::Store(StoreError::Conflict(stale)))
+            }
+            Err(error) => Err(UniverseError::Store(error)),
+        }
+    }
+
+    /// The primordial image, in a store that has none.
+    pub(super) async fn genesis(&self) -> Result<(), UniverseError> {
+        let keys = self.inner.keys;
+        let image = crate::image::genesis()?;
+        let heads: Vec<Key> = image.iter().map(|(id, _)| keys.head(*id)).collect();
+        let present = self.inner.store.read(&heads).await.map_err(UniverseError::Store)?;
+        let mut changes = Changes::default();
+        for ((id, record), _) in image.into_iter().zip(present).filter(|(_, row)| row.is_none()) {
+            changes.writes.push(Write { id, prev_rev: None, record, changed: Vec::new() });
+        }
+        if changes.writes.is_empty() {
+            return Ok(());
+        }
+        match self.commit(self.fresh_marker()?, Vec::new(), changes).await {
+            // Another worker made it.
+            Err(UniverseError::Store(StoreError::Conflict(_))) => Ok(()),
+            other => other,
+        }
+    }
+}

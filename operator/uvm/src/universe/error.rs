@@ -1,0 +1,53 @@
+use batos_covenant::{ErrorKind, ErrorReply};
+use batos_graph::{ObjectId, RecordError, StoreError};
+
+use crate::vm::VmError;
+
+/// Why a universe could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum UniverseError {
+    #[error("no object {0:?} in this universe")]
+    NoSuchObject(String),
+    #[error("message id {0:?} was used before with another payload; use a new id")]
+    IdReused(String),
+    #[error("lost against other writers {attempts} times, last on object {object:?}; send it again with the same id")]
+    Contended { attempts: u32, object: Option<ObjectId> },
+    #[error("{object}: {seen} is older than {known}, which was applied already")]
+    Stale { object: String, seen: String, known: String },
+    #[error("slot {slot:?}: {reason}")]
+    BadSlot { slot: String, reason: String },
+    #[error("{0}")]
+    Turn(#[from] VmError),
+    #[error(transparent)]
+    Store(StoreError),
+    #[error("object {object}: {source}")]
+    Record { object: ObjectId, source: RecordError },
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl UniverseError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoSuchObject(_) => ErrorKind::NoSuchObject,
+            Self::IdReused(_) => ErrorKind::IdReused,
+            Self::Contended { .. } => ErrorKind::Conflict,
+            Self::Stale { .. } => ErrorKind::Stale,
+            Self::BadSlot { .. } => ErrorKind::SyntaxError,
+            Self::Turn(error) => error.kind,
+            Self::Store(StoreError::TooLarge(_)) | Self::Record { source: RecordError::TooLarge(_), .. } => {
+                ErrorKind::LimitExceeded
+            }
+            Self::Store(_) => ErrorKind::Unavailable,
+            Self::Record { .. } | Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    pub fn to_reply(&self) -> ErrorReply {
+        let stack = match self {
+            Self::Turn(error) => error.stack.clone(),
+            _ => Vec::new(),
+        };
+        ErrorReply { kind: self.kind(), message: self.to_string(), stack }
+    }
+}

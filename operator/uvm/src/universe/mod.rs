@@ -1,0 +1,84 @@
+//! A universe on one worker: turns run on cached records and are validated against the store at every exit.
+
+mod apply;
+mod commit;
+mod error;
+mod outbox;
+mod render;
+mod turns;
+mod view;
+
+use std::sync::Arc;
+
+use batos_graph::{KeySpace, ObjectId, Store};
+use tokio::sync::{Mutex, Notify};
+
+pub use apply::TRAITS_PREFIX;
+pub use commit::Changes;
+pub use error::UniverseError;
+pub use outbox::OutboxEvent;
+pub use turns::{Delivery, Message, Unanswered, Work};
+pub use view::View;
+
+use view::Cache;
+
+/// A cheap, cloneable handle.
+#[derive(Clone)]
+pub struct Universe {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    keys: KeySpace,
+    store: Arc<dyn Store>,
+    cache: Cache,
+    /// Messages to the objects of one shard run one after the other on this worker, so that a hot object does not make
+    /// its own messages conflict. Correctness rests on the commit alone.
+    lanes: Vec<Mutex<()>>,
+    /// Told when a commit left something in the outbox.
+    outbox: Notify,
+}
+
+impl Universe {
+    /// Opens the universe; makes the primordial image in an empty store.
+    pub async fn open(name: &str, store: Arc<dyn Store>) -> Result<Self, UniverseError> {
+        let universe = Self {
+            inner: Arc::new(Inner {
+                name: name.to_owned(),
+                keys: KeySpace::new(name),
+                store,
+                cache: Cache::default(),
+                lanes: (0..256).map(|_| Mutex::new(())).collect(),
+                outbox: Notify::new(),
+            }),
+        };
+        universe.genesis().await?;
+        Ok(universe)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    pub fn keys(&self) -> KeySpace {
+        self.inner.keys
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// Resolves an id or a name, as it stands in a subject.
+    pub async fn resolve(&self, object: &str) -> Result<ObjectId, UniverseError> {
+        if let Ok(id) = object.parse() {
+            return Ok(id);
+        }
+        self.lookup_name(object).await?.ok_or_else(|| UniverseError::NoSuchObject(object.to_owned()))
+    }
+
+    /// The object that has this name in the universe's directory.
+    pub async fn lookup_name(&self, name: &str) -> Result<Option<ObjectId>, UniverseError> {
+        self.inner.cache.name(name, &self.inner.store, self.inner.keys).await
+    }
+}

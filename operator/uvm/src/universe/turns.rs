@@ -1,0 +1,221 @@
+//! One message, one turn, one transaction.
+
+use std::time::Duration;
+
+use batos_covenant::{ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, decode, encode};
+use batos_graph::{Key, ObjectId, StoreError};
+use serde::{Deserialize, Serialize};
+
+use super::{Universe, UniverseError, View, commit::Changes, render};
+use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
+
+/// How often a turn runs again on fresh objects before its sender hears of the conflict.
+const ATTEMPTS: u32 = 24;
+
+/// A request that changes the graph, or may.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub object: ObjectId,
+    pub sender: String,
+    /// Scoped by sender. Without one, a repeat is another message.
+    pub id: Option<String>,
+    /// Digest of the payload: the same id with another payload is refused.
+    pub digest: [u8; 32],
+    /// Encoding of the reply.
+    pub encoding: Encoding,
+    pub work: Work,
+}
+
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// `made` tells the sender of the method that had to be made for this message.
+    Send { send: SendCommand, made: Option<Made> },
+    CreateMethod { name: String, source: String },
+    Apply { name: String, apply: ApplyCommand },
+}
+
+/// How a message ended.
+#[derive(Debug)]
+pub enum Delivery {
+    /// The encoded reply; all that it rests on is durable.
+    Replied(Vec<u8>),
+    /// Nobody understands the message; the turn left no trace.
+    NotUnderstood(Unanswered),
+}
+
+/// A message that nobody understood, with what a becoming needs.
+#[derive(Debug, Clone)]
+pub struct Unanswered {
+    pub receiver: ObjectId,
+    pub selector: String,
+    /// Types of the arguments, never their values.
+    pub shapes: Vec<String>,
+}
+
+/// What the inbox remembers of a message.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    digest: [u8; 32],
+    reply: Vec<u8>,
+}
+
+/// One try at a message, before it is committed.
+pub(super) enum Attempt {
+    Commit(Changes, Reply),
+    NotUnderstood(Changes, NotUnderstood),
+}
+
+impl Universe {
+    /// Carries out a message and makes it durable. Repeats with the same id get the stored reply.
+    pub async fn deliver(&self, message: &Message) -> Result<Delivery, UniverseError> {
+        let lane = self.inner.lanes.get(usize::from(message.object.shard()));
+        let _lane = match lane {
+            Some(lane) => Some(lane.lock().await),
+            None => None,
+        };
+        let inbox = message.id.as_ref().map(|id| {
+            let mut scoped = blake3::Hasher::new();
+            scoped.update(message.sender.as_bytes()).update(&[0]).update(id.as_bytes());
+            let mut short = [0; 16];
+            short.copy_from_slice(scoped.finalize().as_bytes().split_at(16).0);
+            self.inner.keys.inbox(message.object, short)
+        });
+        let mut last = None;
+        for attempt in 0..ATTEMPTS {
+            if let Some(reply) = self.stored_reply(inbox.as_ref(), message).await? {
+                return Ok(Delivery::Replied(reply));
+            }
+            let (changes, reply) = match self.attempt(message).await? {
+                Attempt::Commit(changes, reply) => (changes, reply),
+                Attempt::NotUnderstood(changes, missing) => match self.is_current(&changes).await? {
+                    true => return unanswered(missing),
+                    false => continue,
+                },
+            };
+            let reply = encode(&reply, message.encoding).map_err(|e| UniverseError::Internal(e.to_string()))?;
+            if inbox.is_none() && changes.writes.is_empty() {
+                match self.is_current(&changes).await? {
+                    true => return Ok(Delivery::Replied(reply)),
+                    false => continue,
+                }
+            }
+            let marker = match &inbox {
+                Some(key) => key.clone(),
+                None => self.fresh_marker()?,
+            };
+            let stored = Stored { digest: message.digest, reply: reply.clone() };
+            let stored = encode(&stored, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
+            match self.commit(marker, stored, changes).await {
+                Ok(()) => return Ok(Delivery::Replied(reply)),
+                Err(UniverseError::Store(StoreError::Conflict(keys))) => {
+                    last = keys.first().and_then(batos_graph::KeySpace::object_of);
+                    pause(attempt).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(UniverseError::Contended { attempts: ATTEMPTS, object: last })
+    }
+
+    async fn stored_reply(&self, inbox: Option<&Key>, message: &Message) -> Result<Option<Vec<u8>>, UniverseError> {
+        let Some(key) = inbox else { return Ok(None) };
+        let rows = self.inner.store.read(std::slice::from_ref(key)).await.map_err(UniverseError::Store)?;
+        let Some(row) = rows.into_iter().next().flatten() else { return Ok(None) };
+        let (stored, _): (Stored, _) = decode(&row.bytes).map_err(|e| UniverseError::Internal(e.to_string()))?;
+        match stored.digest == message.digest {
+            true => Ok(Some(stored.reply)),
+            false => Err(UniverseError::IdReused(message.id.clone().unwrap_or_default())),
+        }
+    }
+
+    async fn attempt(&self, message: &Message) -> Result<Attempt, UniverseError> {
+        match &message.work {
+            Work::Send { send, made } => self.attempt_send(message, send, made.clone()).await,
+            Work::CreateMethod { name, source } => self.attempt_create_method(message.object, name, source).await,
+            Work::Apply { name, apply } => self.attempt_apply(name, apply).await,
+        }
+    }
+
+    async fn attempt_send(
+        &self,
+        message: &Message,
+        send: &SendCommand,
+        made: Option<Made>,
+    ) -> Result<Attempt, UniverseError> {
+        let mut seed = blake3::Hasher::new();
+        seed.update(self.inner.name.as_bytes()).update(&message.object.0).update(&message.digest);
+        match &message.id {
+            Some(id) => seed.update(message.sender.as_bytes()).update(&[0]).update(id.as_bytes()),
+            None => seed.update(&self.random()?),
+        };
+        let call = Call {
+            receiver: message.object,
+            selector: send.selector.clone(),
+            arguments: send.arguments.clone(),
+        };
+        let mut turn = Turn::new(&call, Limits::default(), *seed.finalize().as_bytes())?;
+        let exit = View::new(self).run(&mut turn).await?;
+        let mut changes = Changes::reading(turn.reads());
+        let outcome = match exit {
+            Exit::Done => turn.effects(),
+            Exit::Failed(error) => Err(error),
+            Exit::NotUnderstood(missing) => return Ok(Attempt::NotUnderstood(changes, missing)),
+            Exit::Paused | Exit::Fault { .. } => {
+                return Err(UniverseError::Internal("a turn left its view unfinished".to_owned()));
+            }
+        };
+        let reply = match outcome {
+            Ok(effects) => {
+                changes.writes = effects.writes;
+                let rev = changes.rev_after(message.object);
+                Reply::Ok(OkReply { value: effects.answer, rev, made })
+            }
+            Err(VmError { kind: ErrorKind::NoSuchObject, .. }) if changes.is_absent(message.object) => {
+                return Err(UniverseError::NoSuchObject(message.object.to_string()));
+            }
+            Err(VmError { kind, message, stack }) => Reply::Error { error: ErrorReply { kind, message, stack } },
+        };
+        Ok(Attempt::Commit(changes, reply))
+    }
+
+    /// Slots, parents and methods of an object as they are stored now.
+    pub async fn full_state(&self, object: ObjectId) -> Result<OkReply, UniverseError> {
+        self.inner.cache.forget([object]);
+        let view = View::new(self);
+        let Some((rev, record)) = view.object(object).await? else {
+            return Err(UniverseError::NoSuchObject(object.to_string()));
+        };
+        let traits = match super::apply::traits_of(&record) {
+            Some(id) => {
+                self.inner.cache.forget([id]);
+                view.object(id).await?
+            }
+            None => None,
+        };
+        let state = render::full_state(object, rev, &record, traits.as_ref().map(|(_, record)| record.as_ref()));
+        let value = serde_json::to_value(state).map_err(|e| UniverseError::Internal(e.to_string()))?;
+        Ok(OkReply { value, rev, made: None })
+    }
+}
+
+fn unanswered(missing: NotUnderstood) -> Result<Delivery, UniverseError> {
+    match missing.receiver {
+        Some(receiver) => Ok(Delivery::NotUnderstood(Unanswered {
+            receiver,
+            selector: missing.selector,
+            shapes: missing.shapes,
+        })),
+        None => Err(UniverseError::Turn(VmError {
+            kind: ErrorKind::NotUnderstood,
+            message: format!("a transient object does not understand {:?}", missing.selector),
+            stack: Vec::new(),
+        })),
+    }
+}
+
+/// Jittered: writers that met once shall not meet again.
+async fn pause(attempt: u32) {
+    let mut byte = [0; 1];
+    let jitter = getrandom::fill(&mut byte).map_or(128, |()| u64::from(byte[0]));
+    tokio::time::sleep(Duration::from_micros((1 << attempt.min(8)) * (50 + jitter))).await;
+}
