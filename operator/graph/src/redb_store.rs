@@ -1,0 +1,249 @@
+//! The embedded engine: redb under a sequencer of our own. One writer validates and applies all waiting batches in one
+//! transaction, syncs once, and then acknowledges all of them (group commit). Serialisable.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use async_trait::async_trait;
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
+use tokio::sync::oneshot;
+
+use crate::{Batch, Committed, Key, Rev, Store, StoreError, Versioned};
+
+const DATA: TableDefinition<&[u8], &[u8]> = TableDefinition::new("data");
+/// Format of the file; a newer one is refused.
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const FILE_FORMAT: u64 = 1;
+/// Batches that wait for the writer before senders have to wait.
+const QUEUE: usize = 1024;
+/// Batches that share one sync at most.
+const GROUP: usize = 256;
+
+struct Waiting {
+    batch: Batch,
+    reply: oneshot::Sender<Result<Committed, StoreError>>,
+}
+
+/// A universe's store in one file, for one process.
+pub struct RedbStore {
+    database: Arc<Database>,
+    queue: Mutex<Option<SyncSender<Waiting>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn damaged(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged(error.to_string())
+}
+
+impl RedbStore {
+    /// Opens or creates the file; fails when another process has it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |e: &dyn std::fmt::Display| StoreError::Unavailable(format!("{}: {e}", path.display()));
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| failed(&e))?;
+        }
+        let database = Database::create(path).map_err(|e| match e {
+            redb::DatabaseError::DatabaseAlreadyOpen => failed(&"another process has this store open"),
+            other => failed(&other),
+        })?;
+        check_format(&database)?;
+        let database = Arc::new(database);
+        let (queue, waiting) = sync_channel(QUEUE);
+        let writer = std::thread::Builder::new().name("store".to_owned()).spawn({
+            let database = database.clone();
+            move || write_all(&database, &waiting)
+        });
+        let writer = writer.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        Ok(Self { database, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
+    }
+
+    fn stop(&self) {
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if writer.is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the store's writer died");
+        }
+    }
+
+    /// The data table of a snapshot; `None` before the first commit.
+    fn with_data<T>(
+        &self,
+        read: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, StoreError>,
+        empty: impl FnOnce() -> T,
+    ) -> Result<T, StoreError> {
+        let transaction = self.database.begin_read().map_err(damaged)?;
+        match transaction.open_table(DATA) {
+            Ok(table) => read(&table),
+            Err(TableError::TableDoesNotExist(_)) => Ok(empty()),
+            Err(error) => Err(damaged(error)),
+        }
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[async_trait]
+impl Store for RedbStore {
+    async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError> {
+        let read = |table: &redb::ReadOnlyTable<&[u8], &[u8]>| {
+            let get = |key: &Key| match table.get(key.0.as_slice()).map_err(damaged)? {
+                Some(row) => versioned(row.value()).map(Some),
+                None => Ok(None),
+            };
+            keys.iter().map(get).collect()
+        };
+        self.with_data(read, || vec![None; keys.len()])
+    }
+
+    async fn scan(&self, start: &Key, end: &Key, limit: usize) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        let read = |table: &redb::ReadOnlyTable<&[u8], &[u8]>| {
+            let rows = table.range(start.0.as_slice()..end.0.as_slice()).map_err(damaged)?;
+            let pair = |row: Result<(redb::AccessGuard<&[u8]>, redb::AccessGuard<&[u8]>), redb::StorageError>| {
+                let (key, value) = row.map_err(damaged)?;
+                Ok((Key(key.value().to_vec()), versioned(value.value())?))
+            };
+            rows.take(limit).map(pair).collect()
+        };
+        self.with_data(read, Vec::new)
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || StoreError::Unavailable("the store is closed".to_owned());
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
+        let waiting = Waiting { batch, reply };
+        match queue.try_send(waiting) {
+            Ok(()) => {}
+            Err(std::sync::mpsc::TrySendError::Full(waiting)) => {
+                tokio::task::spawn_blocking(move || queue.send(waiting))
+                    .await
+                    .map_err(|e| StoreError::Unavailable(e.to_string()))?
+                    .map_err(|_| closed())?;
+            }
+            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => return Err(closed()),
+        }
+        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the store's writer stopped".to_owned())))
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.stop();
+        Ok(())
+    }
+}
+
+fn check_format(database: &Database) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(damaged)?;
+    {
+        let mut meta = transaction.open_table(META).map_err(damaged)?;
+        let known = meta.get("format").map_err(damaged)?.map(|row| row.value());
+        match known {
+            Some(FILE_FORMAT) => {}
+            Some(other) => {
+                return Err(StoreError::Damaged(format!("file format {other}; this batos reads {FILE_FORMAT}")));
+            }
+            None => {
+                meta.insert("format", FILE_FORMAT).map_err(damaged)?;
+            }
+        }
+    }
+    transaction.commit().map_err(damaged)
+}
+
+/// The writer: one group after the other until the queue is closed and empty, or a write fails.
+fn write_all(database: &Database, waiting: &Receiver<Waiting>) {
+    while let Ok(first) = waiting.recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP {
+            match waiting.try_recv() {
+                Ok(next) => group.push(next),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        let (batches, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.batch, w.reply)).unzip();
+        match write_group(database, &batches) {
+            // A sender that has gone away does not mind.
+            Ok(outcomes) => replies.into_iter().zip(outcomes).for_each(|(reply, outcome)| {
+                let _ = reply.send(outcome);
+            }),
+            Err(error) => {
+                tracing::error!(%error, "a write to the store failed; no more are taken");
+                replies.into_iter().for_each(|reply| {
+                    let _ = reply.send(Err(StoreError::Unknown(error.to_string())));
+                });
+                return;
+            }
+        }
+    }
+}
+
+fn write_group(database: &Database, batches: &[Batch]) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+    let mut transaction = database.begin_write().map_err(damaged)?;
+    transaction.set_durability(Durability::Immediate).map_err(damaged)?;
+    let outcomes = {
+        let mut table = transaction.open_table(DATA).map_err(damaged)?;
+        batches.iter().map(|batch| apply(&mut table, batch)).collect::<Result<Vec<_>, _>>()?
+    };
+    transaction.commit().map_err(damaged)?;
+    Ok(outcomes)
+}
+
+/// Validates and applies one batch. The outer error is the engine's, the inner one the batch's.
+fn apply(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    batch: &Batch,
+) -> Result<Result<Committed, StoreError>, StoreError> {
+    if present(table, &batch.marker)?.is_some() {
+        return Ok(Err(StoreError::Conflict(vec![batch.marker.clone()])));
+    }
+    let mut stale = Vec::new();
+    for expect in &batch.expect {
+        if present(table, &expect.key)? != expect.rev {
+            stale.push(expect.key.clone());
+        }
+    }
+    if !stale.is_empty() {
+        return Ok(Err(StoreError::Conflict(stale)));
+    }
+    // One writer: whoever comes later sees what this batch wrote, so locks need no more than the expectations.
+    write(table, &batch.marker, 1, &batch.marker_bytes)?;
+    let mut committed = Committed::default();
+    for put in &batch.put {
+        let rev = present(table, &put.key)?.unwrap_or(0) + 1;
+        write(table, &put.key, rev, &put.bytes)?;
+        committed.revs.push(rev);
+    }
+    for key in &batch.delete {
+        table.remove(key.0.as_slice()).map_err(damaged)?;
+    }
+    Ok(Ok(committed))
+}
+
+fn present(table: &Table<'_, &'static [u8], &'static [u8]>, key: &Key) -> Result<Option<Rev>, StoreError> {
+    match table.get(key.0.as_slice()).map_err(damaged)? {
+        Some(row) => versioned(row.value()).map(|row| Some(row.rev)),
+        None => Ok(None),
+    }
+}
+
+fn write(table: &mut Table<'_, &'static [u8], &'static [u8]>, key: &Key, rev: Rev, bytes: &[u8]) -> Result<(), StoreError> {
+    let row = [rev.to_be_bytes().as_slice(), bytes].concat();
+    table.insert(key.0.as_slice(), row.as_slice()).map(|_| ()).map_err(damaged)
+}
+
+/// A row is the revision, big-endian, before the value.
+fn versioned(row: &[u8]) -> Result<Versioned, StoreError> {
+    match row.split_first_chunk::<8>() {
+        Some((rev, bytes)) => Ok(Versioned { rev: Rev::from_be_bytes(*rev), bytes: bytes.to_vec() }),
+        None => Err(damaged("a row is shorter than its revision")),
+    }
+}

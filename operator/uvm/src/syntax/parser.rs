@@ -1,0 +1,509 @@
+//! Tokens to the tree, by recursive descent of bounded depth.
+
+use std::fmt;
+
+use super::{ast::*, lexer::{Token, tokens}};
+
+/// Deepest nesting of expressions; the tree is walked recursively.
+const MAX_NESTING: u32 = 120;
+
+/// What is wrong with a source, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct SyntaxError {
+    pub at: Position,
+    pub message: String,
+    /// The line at fault.
+    pub line_text: String,
+}
+
+impl SyntaxError {
+    pub(super) fn new(source: &str, at: Position, message: String) -> Self {
+        let line = source.lines().nth(at.line.saturating_sub(1) as usize).unwrap_or_default();
+        Self { at, message, line_text: line.chars().take(200).collect() }
+    }
+}
+
+impl fmt::Display for SyntaxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, message, line_text } = self;
+        let caret = " ".repeat(at.column.saturating_sub(1).min(200) as usize);
+        write!(f, "line {}, column {}: {message}\n  {line_text}\n  {caret}^", at.line, at.column)
+    }
+}
+
+type Parsed<T> = Result<T, SyntaxError>;
+
+/// Parses statements, as a doit: its answer is the last one's.
+pub fn parse_expression(source: &str) -> Parsed<Code> {
+    let mut parser = Parser::new(source)?;
+    let at = parser.at();
+    let code = parser.code_body(at, Vec::new())?;
+    parser.expect(&Token::End, "the end of the source")?;
+    Ok(code)
+}
+
+/// Parses exactly one method slot: `deposit: n = ( … )`.
+pub fn parse_method(source: &str) -> Parsed<SlotNode> {
+    let mut parser = Parser::new(source)?;
+    let at = parser.at();
+    let slot = parser.slot()?;
+    parser.eat(&Token::Period);
+    parser.expect(&Token::End, "the end of the method")?;
+    match slot.kind {
+        SlotNodeKind::Method(_) => Ok(slot),
+        _ => Err(parser.error_at(at, format!("{:?} is a data slot; a method is written `{0} = ( … )`", slot.name))),
+    }
+}
+
+/// Parses the text of an object literal: `(| … |)`.
+pub fn parse_slots(source: &str) -> Parsed<Vec<SlotNode>> {
+    let mut parser = Parser::new(source)?;
+    parser.expect(&Token::OpenSlots, "'(|'")?;
+    let slots = parser.slots()?;
+    parser.expect(&Token::End, "the end of the object")?;
+    Ok(slots)
+}
+
+struct Parser<'a> {
+    source: &'a str,
+    tokens: Vec<(Token, Position)>,
+    next: usize,
+    depth: u32,
+}
+
+impl<'a> Parser<'a> {
+    fn new(source: &'a str) -> Parsed<Self> {
+        Ok(Self { source, tokens: tokens(source)?, next: 0, depth: 0 })
+    }
+
+    fn peek_at(&self, ahead: usize) -> &Token {
+        self.tokens.get(self.next + ahead).map_or(&Token::End, |(token, _)| token)
+    }
+
+    fn peek(&self) -> &Token {
+        self.peek_at(0)
+    }
+
+    fn at(&self) -> Position {
+        self.tokens.get(self.next).or(self.tokens.last()).map(|(_, at)| *at).unwrap_or_default()
+    }
+
+    fn bump(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.next += 1;
+        token
+    }
+
+    fn eat(&mut self, token: &Token) -> bool {
+        let found = self.peek() == token;
+        self.next += usize::from(found);
+        found
+    }
+
+    fn error_at(&self, at: Position, message: String) -> SyntaxError {
+        SyntaxError::new(self.source, at, message)
+    }
+
+    fn unexpected<T>(&self, wanted: &str) -> Parsed<T> {
+        Err(self.error_at(self.at(), format!("expected {wanted} but found {}", show(self.peek()))))
+    }
+
+    fn expect(&mut self, token: &Token, wanted: &str) -> Parsed<()> {
+        match self.eat(token) {
+            true => Ok(()),
+            false => self.unexpected(wanted),
+        }
+    }
+
+    fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        if self.depth >= MAX_NESTING {
+            return Err(self.error_at(self.at(), format!("nested deeper than {MAX_NESTING}")));
+        }
+        self.depth += 1;
+        let parsed = parse(self);
+        self.depth -= 1;
+        parsed
+    }
+
+    /// Locals and statements, up to a closing token.
+    fn code_body(&mut self, at: Position, arguments: Vec<String>) -> Parsed<Code> {
+        let mut locals = Vec::new();
+        if self.eat(&Token::Binary("|".to_owned())) {
+            while !self.eat(&Token::Binary("|".to_owned())) {
+                match self.bump() {
+                    Token::Name(name) => locals.push(name),
+                    _ => {
+                        self.next -= 1;
+                        return self.unexpected("the name of a local or '|'");
+                    }
+                }
+            }
+        }
+        let mut body = Vec::new();
+        while !matches!(self.peek(), Token::End | Token::Close | Token::CloseBlock) {
+            let statement = match self.eat(&Token::Caret) {
+                true => Statement::Return(self.expression()?),
+                false => Statement::Expr(self.expression()?),
+            };
+            body.push(statement);
+            if !self.eat(&Token::Period) {
+                break;
+            }
+        }
+        Ok(Code { at, arguments, locals, body })
+    }
+
+    fn expression(&mut self) -> Parsed<Expr> {
+        self.nested(|parser| {
+            let at = parser.at();
+            if let (Token::Name(name), Token::Assign) = (parser.peek().clone(), parser.peek_at(1)) {
+                parser.next += 2;
+                let value = Box::new(parser.expression()?);
+                return Ok(Expr { at, kind: ExprKind::Assign { name, value } });
+            }
+            let first = parser.keyword_send()?;
+            if parser.peek() != &Token::Semicolon {
+                return Ok(first);
+            }
+            if !matches!(first.kind, ExprKind::Send { .. }) {
+                return parser.unexpected("a message before ';'");
+            }
+            let mut others = Vec::new();
+            while parser.eat(&Token::Semicolon) {
+                others.push(parser.cascade_part()?);
+            }
+            Ok(Expr { at, kind: ExprKind::Cascade { first: Box::new(first), others } })
+        })
+    }
+
+    fn cascade_part(&mut self) -> Parsed<CascadePart> {
+        let at = self.at();
+        match self.peek().clone() {
+            Token::Name(selector) => {
+                self.next += 1;
+                Ok(CascadePart { at, selector, arguments: Vec::new() })
+            }
+            Token::Binary(selector) => {
+                self.next += 1;
+                let argument = self.unary_send()?;
+                Ok(CascadePart { at, selector, arguments: vec![argument] })
+            }
+            Token::Keyword(_) => {
+                let (selector, arguments) = self.keyword_message()?;
+                Ok(CascadePart { at, selector, arguments })
+            }
+            _ => self.unexpected("a message after ';'"),
+        }
+    }
+
+    fn keyword_message(&mut self) -> Parsed<(String, Vec<Expr>)> {
+        let (mut selector, mut arguments) = (String::new(), Vec::new());
+        while let Token::Keyword(part) = self.peek().clone() {
+            self.next += 1;
+            selector += &part;
+            arguments.push(self.binary_send()?);
+        }
+        Ok((selector, arguments))
+    }
+
+    fn keyword_send(&mut self) -> Parsed<Expr> {
+        let at = self.at();
+        let receiver = match self.peek() {
+            Token::Keyword(_) => Receiver::ImplicitSelf,
+            _ => {
+                let receiver = self.binary_send()?;
+                if !matches!(self.peek(), Token::Keyword(_)) {
+                    return Ok(receiver);
+                }
+                self.receiver(receiver)
+            }
+        };
+        let (selector, arguments) = self.keyword_message()?;
+        Ok(Expr { at, kind: ExprKind::Send { receiver, selector, arguments } })
+    }
+
+    fn binary_send(&mut self) -> Parsed<Expr> {
+        let mut receiver = self.unary_send()?;
+        loop {
+            let at = self.at();
+            let selector = match self.peek() {
+                Token::Binary(selector) => selector.clone(),
+                // `3 -4` is a subtraction: a number cannot follow an operand.
+                Token::Integer(digits) if digits.starts_with('-') => "-".to_owned(),
+                _ => return Ok(receiver),
+            };
+            let argument = match self.peek().clone() {
+                Token::Integer(digits) => {
+                    if let Some((token, _)) = self.tokens.get_mut(self.next) {
+                        *token = Token::Integer(digits.trim_start_matches('-').to_owned());
+                    }
+                    self.unary_send()?
+                }
+                _ => {
+                    self.next += 1;
+                    self.unary_send()?
+                }
+            };
+            let receiver_node = self.receiver(receiver);
+            receiver =
+                Expr { at, kind: ExprKind::Send { receiver: receiver_node, selector, arguments: vec![argument] } };
+        }
+    }
+
+    fn unary_send(&mut self) -> Parsed<Expr> {
+        let mut receiver = self.primary()?;
+        while let Token::Name(selector) = self.peek().clone() {
+            let at = self.at();
+            // `name resend foo` is a directed resend: `name` is a parent slot.
+            if selector == "resend"
+                && let ExprKind::Name(parent) = &receiver.kind
+            {
+                let parent = parent.clone();
+                self.next += 1;
+                return self.directed(at, parent);
+            }
+            self.next += 1;
+            let node = self.receiver(receiver);
+            receiver = Expr { at, kind: ExprKind::Send { receiver: node, selector, arguments: Vec::new() } };
+        }
+        Ok(receiver)
+    }
+
+    fn directed(&mut self, at: Position, parent: String) -> Parsed<Expr> {
+        let receiver = Receiver::DirectedResend(parent);
+        let (selector, arguments) = match self.peek().clone() {
+            Token::Name(selector) => {
+                self.next += 1;
+                (selector, Vec::new())
+            }
+            Token::Binary(selector) => {
+                self.next += 1;
+                (selector, vec![self.unary_send()?])
+            }
+            Token::Keyword(_) => self.keyword_message()?,
+            _ => return self.unexpected("the message to resend"),
+        };
+        Ok(Expr { at, kind: ExprKind::Send { receiver, selector, arguments } })
+    }
+
+    /// `resend` as a receiver is not an object.
+    fn receiver(&self, receiver: Expr) -> Receiver {
+        match receiver.kind {
+            ExprKind::Name(name) if name == "resend" => Receiver::Resend,
+            _ => Receiver::Expr(Box::new(receiver)),
+        }
+    }
+
+    fn primary(&mut self) -> Parsed<Expr> {
+        let at = self.at();
+        let kind = match self.bump() {
+            Token::Name(name) if name == "self" => ExprKind::SelfRef,
+            Token::Name(name) => ExprKind::Name(name),
+            Token::Integer(digits) => ExprKind::Integer(digits),
+            Token::Float(value) => ExprKind::Float(value),
+            Token::Str(text) => ExprKind::Str(text),
+            Token::Symbol(text) => ExprKind::Symbol(text),
+            Token::OpenArray => ExprKind::LiteralArray(self.nested(Self::literals)?),
+            Token::OpenBrace => ExprKind::DynamicArray(self.nested(Self::elements)?),
+            Token::OpenSlots => ExprKind::Object(self.nested(Self::slots)?),
+            Token::OpenBlock => ExprKind::Block(self.nested(|parser| parser.block(at))?),
+            Token::Open => {
+                let inner = self.expression()?;
+                self.expect(&Token::Close, "')'")?;
+                return Ok(inner);
+            }
+            _ => {
+                self.next -= 1;
+                return self.unexpected("an expression");
+            }
+        };
+        Ok(Expr { at, kind })
+    }
+
+    fn block(&mut self, at: Position) -> Parsed<Code> {
+        let mut arguments = Vec::new();
+        while let Token::Argument(name) = self.peek().clone() {
+            self.next += 1;
+            arguments.push(name);
+        }
+        if !arguments.is_empty() && !self.eat(&Token::Binary("|".to_owned())) && self.peek() != &Token::CloseBlock {
+            return self.unexpected("'|' after the block's arguments");
+        }
+        let code = self.code_body(at, arguments)?;
+        self.expect(&Token::CloseBlock, "']'")?;
+        Ok(code)
+    }
+
+    fn elements(&mut self) -> Parsed<Vec<Expr>> {
+        let mut elements = Vec::new();
+        while !self.eat(&Token::CloseBrace) {
+            elements.push(self.expression()?);
+            if !self.eat(&Token::Period) {
+                self.expect(&Token::CloseBrace, "'.' or '}'")?;
+                break;
+            }
+        }
+        Ok(elements)
+    }
+
+    /// Elements of `#( … )`: bare names are symbols, but `nil true false` are themselves.
+    fn literals(&mut self) -> Parsed<Vec<Expr>> {
+        let mut elements = Vec::new();
+        loop {
+            let at = self.at();
+            let kind = match self.bump() {
+                Token::Close => return Ok(elements),
+                Token::Integer(digits) => ExprKind::Integer(digits),
+                Token::Float(value) => ExprKind::Float(value),
+                Token::Str(text) => ExprKind::Str(text),
+                Token::Name(name) if ["nil", "true", "false"].contains(&name.as_str()) => ExprKind::Name(name),
+                Token::Symbol(text) | Token::Name(text) | Token::Keyword(text) | Token::Binary(text) => {
+                    ExprKind::Symbol(text)
+                }
+                Token::Open | Token::OpenArray => ExprKind::LiteralArray(self.nested(Self::literals)?),
+                _ => {
+                    self.next -= 1;
+                    return self.unexpected("a literal or ')'");
+                }
+            };
+            elements.push(Expr { at, kind });
+        }
+    }
+
+    /// Slots up to and with `|)`.
+    fn slots(&mut self) -> Parsed<Vec<SlotNode>> {
+        let mut slots: Vec<SlotNode> = Vec::new();
+        loop {
+            if self.eat(&Token::CloseSlots) {
+                return Ok(slots);
+            }
+            let slot = self.slot()?;
+            if slots.iter().any(|other| other.name == slot.name) {
+                return Err(self.error_at(slot.at, format!("two slots are called {:?}", slot.name)));
+            }
+            slots.push(slot);
+            if !self.eat(&Token::Period) && self.peek() != &Token::CloseSlots {
+                return self.unexpected("'.' or '|)' after a slot");
+            }
+        }
+    }
+
+    fn slot(&mut self) -> Parsed<SlotNode> {
+        let at = self.at();
+        let (name, arguments) = self.slot_header()?;
+        let op = match self.peek() {
+            Token::Binary(op) => op.clone(),
+            _ => String::new(),
+        };
+        let kind = match (op.as_str(), arguments.is_empty()) {
+            ("=", _) if self.is_method() => {
+                self.next += 2;
+                let code = self.nested(|parser| parser.code_body(at, arguments))?;
+                self.expect(&Token::Close, "')' at the end of the method")?;
+                SlotNodeKind::Method(code)
+            }
+            (_, false) => return self.unexpected("'= ( … )' after a method's header"),
+            ("=", true) => {
+                self.next += 1;
+                SlotNodeKind::Constant(self.expression()?)
+            }
+            ("<-", true) => {
+                self.next += 1;
+                SlotNodeKind::Assignable(Some(self.expression()?))
+            }
+            ("*" | "*=" | "*<-", true) => {
+                self.next += 1;
+                let assign = match op.as_str() {
+                    "*" => self.bump(),
+                    glued => Token::Binary(glued.trim_start_matches('*').to_owned()),
+                };
+                let assignable = match assign {
+                    Token::Binary(op) if op == "=" => false,
+                    Token::Binary(op) if op == "<-" => true,
+                    _ => return self.unexpected("'=' or '<-' after a parent slot's '*'"),
+                };
+                SlotNodeKind::Parent { assignable, value: self.expression()? }
+            }
+            _ if matches!(self.peek(), Token::Period | Token::CloseSlots | Token::End) => {
+                SlotNodeKind::Assignable(None)
+            }
+            _ => return self.unexpected("'=', '<-', '*', '.' or '|)' after a slot's name"),
+        };
+        Ok(SlotNode { at, name, kind })
+    }
+
+    /// Name and argument names. `x` unary, `+ n` binary, `at: k put: v` keyword.
+    fn slot_header(&mut self) -> Parsed<(String, Vec<String>)> {
+        let mut arguments = Vec::new();
+        let mut name = match self.bump() {
+            Token::Name(name) => return Ok((name, arguments)),
+            Token::Binary(op) => op,
+            Token::Keyword(part) => part,
+            _ => {
+                self.next -= 1;
+                return self.unexpected("the name of a slot");
+            }
+        };
+        loop {
+            match self.bump() {
+                Token::Name(argument) => arguments.push(argument),
+                _ => {
+                    self.next -= 1;
+                    return self.unexpected("the name of an argument");
+                }
+            }
+            match self.peek().clone() {
+                Token::Keyword(part) if name.ends_with(':') => {
+                    self.next += 1;
+                    name += &part;
+                }
+                _ => return Ok((name, arguments)),
+            }
+        }
+    }
+
+    /// Whether `= ( … )` comes next and is closed by what ends a slot: then it is a method, not a parenthesised value.
+    fn is_method(&self) -> bool {
+        if self.peek_at(1) != &Token::Open {
+            return false;
+        }
+        let mut depth = 0_usize;
+        for ahead in 1.. {
+            match self.peek_at(ahead) {
+                Token::Open | Token::OpenArray | Token::OpenSlots => depth += 1,
+                Token::Close | Token::CloseSlots => depth -= 1,
+                Token::End => return false,
+                _ => {}
+            }
+            if depth == 0 {
+                return matches!(self.peek_at(ahead + 1), Token::Period | Token::CloseSlots | Token::End);
+            }
+        }
+        false
+    }
+}
+
+fn show(token: &Token) -> String {
+    match token {
+        Token::Name(text) | Token::Keyword(text) | Token::Binary(text) => format!("{text:?}"),
+        Token::Argument(text) => format!("':{text}'"),
+        Token::Integer(text) => text.clone(),
+        Token::Float(value) => value.to_string(),
+        Token::Str(_) => "a string".to_owned(),
+        Token::Symbol(text) => format!("#{text}"),
+        Token::Assign => "':='".to_owned(),
+        Token::Caret => "'^'".to_owned(),
+        Token::Period => "'.'".to_owned(),
+        Token::Semicolon => "';'".to_owned(),
+        Token::Open => "'('".to_owned(),
+        Token::Close => "')'".to_owned(),
+        Token::OpenSlots => "'(|'".to_owned(),
+        Token::CloseSlots => "'|)'".to_owned(),
+        Token::OpenBlock => "'['".to_owned(),
+        Token::CloseBlock => "']'".to_owned(),
+        Token::OpenBrace => "'{'".to_owned(),
+        Token::CloseBrace => "'}'".to_owned(),
+        Token::OpenArray => "'#('".to_owned(),
+        Token::End => "the end".to_owned(),
+    }
+}

@@ -1,0 +1,46 @@
+use batos_covenant::ErrorKind;
+use batos_graph::ObjectId;
+
+use crate::syntax::SyntaxError;
+
+/// Why a turn failed, for the person who sent the message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct VmError {
+    pub kind: ErrorKind,
+    pub message: String,
+    /// Activations from the innermost outwards: `receiver selector, line n`.
+    pub stack: Vec<String>,
+}
+
+impl VmError {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), stack: Vec::new() }
+    }
+}
+
+impl From<SyntaxError> for VmError {
+    fn from(error: SyntaxError) -> Self {
+        Self::new(ErrorKind::SyntaxError, error.to_string())
+    }
+}
+
+/// Why an instruction did not complete.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It needs this object; it had no effect and will start again.
+    Object(ObjectId),
+    /// It needs to know what this name leads to.
+    Name(String),
+    NotUnderstood(super::turn::NotUnderstood),
+    Fail(VmError),
+}
+
+/// A method that fails by its own doing.
+pub(super) fn failed<T>(message: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Fail(VmError::new(ErrorKind::MethodFailed, message)))
+}
+
+pub(super) fn limit<T>(message: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Fail(VmError::new(ErrorKind::LimitExceeded, message)))
+}

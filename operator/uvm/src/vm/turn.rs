@@ -1,0 +1,321 @@
+//! A turn: one message, run on the objects it is given.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use batos_covenant::{ErrorKind, Wire};
+use batos_graph::{self as graph, ObjectId, Payload, Record, Rev, SlotKind};
+use num_bigint::BigInt;
+use serde_json::json;
+
+use super::{
+    VmError,
+    compile::compile,
+    error::Stop,
+    heap::{Body, Heap, Object, Origin, SlotType},
+    interp::Machine,
+    value::{Handle, Kind, Value},
+};
+use crate::syntax::parse_expression;
+
+/// What one turn may use up.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Sends and backward jumps.
+    pub fuel: u64,
+    /// Bytes that it may allocate.
+    pub heap_bytes: usize,
+    /// Nested activations.
+    pub depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { fuel: 10_000_000, heap_bytes: 32 << 20, depth: 2_000 }
+    }
+}
+
+/// A message to an object.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub receiver: ObjectId,
+    pub selector: String,
+    pub arguments: Vec<Wire>,
+}
+
+/// Why `run` came back.
+#[derive(Debug)]
+pub enum Exit {
+    Done,
+    /// The slice of fuel is used up: call `run` again.
+    Paused,
+    /// Supply these and call `run` again.
+    Fault { objects: Vec<ObjectId>, names: Vec<String> },
+    NotUnderstood(NotUnderstood),
+    Failed(VmError),
+}
+
+/// A message that nobody understands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotUnderstood {
+    /// `None` for an object that is not in the graph.
+    pub receiver: Option<ObjectId>,
+    pub selector: String,
+    /// Types of the arguments.
+    pub shapes: Vec<String>,
+}
+
+/// What a turn's outcome rests on, sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// `None`: the object was absent.
+    pub objects: Vec<(ObjectId, Option<Rev>)>,
+    pub names: Vec<(String, Option<ObjectId>)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effects {
+    pub answer: Wire,
+    pub writes: Vec<Write>,
+}
+
+/// A new or changed object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    pub id: ObjectId,
+    /// `None` for a new object.
+    pub prev_rev: Option<Rev>,
+    pub record: Record,
+    /// Names of slots that changed.
+    pub changed: Vec<String>,
+}
+
+pub struct Turn {
+    machine: Machine,
+    limits: Limits,
+    seed: [u8; 32],
+}
+
+/// Deepest nesting of arrays in an answer.
+const MAX_ANSWER_DEPTH: usize = 32;
+
+impl Turn {
+    /// Prepares a send. The same records, call and seed give the same effects.
+    pub fn new(call: &Call, limits: Limits, seed: [u8; 32]) -> Result<Self, VmError> {
+        let mut machine = Machine::new(limits);
+        let heap = &mut machine.heap;
+        let receiver = Value::object(heap.refer(call.receiver));
+        let arguments: Result<Vec<Value>, VmError> =
+            call.arguments.iter().map(|argument| value_of(heap, argument, 0)).collect();
+        machine.begin_send(receiver, &call.selector, arguments?)?;
+        Ok(Self { machine, limits, seed })
+    }
+
+    /// Prepares the evaluation of statements with `self` = receiver.
+    pub fn eval(receiver: ObjectId, source: &str, limits: Limits, seed: [u8; 32]) -> Result<Self, VmError> {
+        let mut machine = Machine::new(limits);
+        let code = compile("doit", &parse_expression(source)?, &mut machine.heap.symbols, false)?;
+        let receiver = machine.heap.refer(receiver);
+        machine.begin_code(Arc::new(code), Value::object(receiver), Some(receiver));
+        Ok(Self { machine, limits, seed })
+    }
+
+    /// Runs for at most `slice` units of fuel.
+    pub fn run(&mut self, slice: u64) -> Exit {
+        match self.machine.run(slice) {
+            Ok(true) => Exit::Done,
+            Ok(false) => Exit::Paused,
+            Err(Stop::Object(id)) => Exit::Fault { objects: vec![id], names: Vec::new() },
+            Err(Stop::Name(name)) => Exit::Fault { objects: Vec::new(), names: vec![name] },
+            Err(Stop::NotUnderstood(missing)) => Exit::NotUnderstood(missing),
+            Err(Stop::Fail(mut error)) => {
+                error.stack = self.machine.backtrace();
+                Exit::Failed(error)
+            }
+        }
+    }
+
+    pub fn supply(&mut self, id: ObjectId, found: Option<(Rev, Arc<Record>)>) {
+        self.machine.heap.supply(id, found);
+    }
+
+    pub fn supply_name(&mut self, name: &str, found: Option<ObjectId>) {
+        self.machine.names.insert(name.to_owned(), found);
+    }
+
+    pub fn reads(&self) -> Reads {
+        let names: BTreeMap<_, _> = self.machine.names.iter().map(|(name, id)| (name.clone(), *id)).collect();
+        Reads { objects: self.machine.heap.reads(), names: names.into_iter().collect() }
+    }
+
+    /// Fuel used so far.
+    pub fn fuel_used(&self) -> u64 {
+        self.limits.fuel.saturating_sub(self.machine.fuel)
+    }
+
+    /// The answer, and the records to write: changed objects and the new ones that they or the answer lead to.
+    pub fn effects(&self) -> Result<Effects, VmError> {
+        let heap = &self.machine.heap;
+        let mut harvest = Harvest { heap, seed: &self.seed, queue: heap.dirty(), queued: heap.dirty() };
+        let answer = harvest.wire(self.machine.answer, 0)?;
+        let mut writes = Vec::new();
+        let mut next = 0;
+        while let Some(handle) = harvest.queue.get(next).copied() {
+            next += 1;
+            writes.push(harvest.write(handle)?);
+        }
+        writes.sort_by_key(|write| write.id);
+        Ok(Effects { answer, writes })
+    }
+}
+
+/// A value from the wire in the heap of a turn.
+fn value_of(heap: &mut Heap, wire: &Wire, depth: usize) -> Result<Value, VmError> {
+    let bad = |text: String| VmError::new(ErrorKind::BadRequest, text);
+    let stopped = |stop: Stop| match stop {
+        Stop::Fail(error) => error,
+        _ => VmError::new(ErrorKind::Internal, "an argument stopped the turn"),
+    };
+    Ok(match wire {
+        Wire::Null => Value::NIL,
+        Wire::Bool(b) => Value::bool(*b),
+        Wire::Number(n) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
+            (Some(n), ..) => heap.integer(BigInt::from(n)).map_err(stopped)?,
+            (None, Some(n), _) => heap.integer(BigInt::from(n)).map_err(stopped)?,
+            (.., Some(x)) => Value::float(x),
+            _ => return Err(bad(format!("number {n} is out of range"))),
+        },
+        Wire::String(text) => heap.string(text).map_err(stopped)?,
+        Wire::Array(elements) if depth < batos_covenant::MAX_DEPTH => {
+            let elements: Result<Vec<Value>, VmError> =
+                elements.iter().map(|element| value_of(heap, element, depth + 1)).collect();
+            heap.array(elements?).map_err(stopped)?
+        }
+        Wire::Array(_) => return Err(bad(format!("arrays nested deeper than {}", batos_covenant::MAX_DEPTH))),
+        Wire::Object(map) => {
+            let text = |key| map.get(key).and_then(Wire::as_str).filter(|_| map.len() == 1);
+            match (text("$ref").map(str::parse), text("$int").map(str::parse)) {
+                (Some(Ok(id)), _) => Value::object(heap.refer(id)),
+                (_, Some(Ok(n))) => heap.integer(n).map_err(stopped)?,
+                _ => return Err(bad(format!("{wire} is no argument: a map is {{\"$ref\": id}} or {{\"$int\": digits}}"))),
+            }
+        }
+    })
+}
+
+/// Collects what a turn leaves behind.
+struct Harvest<'a> {
+    heap: &'a Heap,
+    seed: &'a [u8; 32],
+    queue: Vec<Handle>,
+    queued: Vec<Handle>,
+}
+
+impl Harvest<'_> {
+    fn object(&self, handle: Handle) -> Option<&Object> {
+        self.heap.get(handle).ok()
+    }
+
+    /// The id of an object; a new one is written too.
+    fn refer(&mut self, handle: Handle) -> Result<ObjectId, VmError> {
+        let is_new = matches!(self.object(handle), Some(Object { origin: Origin::New(_), .. }));
+        if is_new && !self.queued.contains(&handle) {
+            self.queued.push(handle);
+            self.queue.push(handle);
+        }
+        self.heap
+            .id_of(handle, self.seed)
+            .ok_or_else(|| VmError::new(ErrorKind::Internal, "an object without identity"))
+    }
+
+    fn wire(&mut self, value: Value, depth: usize) -> Result<Wire, VmError> {
+        Ok(match value.kind() {
+            Kind::Nil => Wire::Null,
+            Kind::Bool(b) => json!(b),
+            Kind::Int(n) => json!(n),
+            Kind::Float(x) if x.is_finite() => json!(x),
+            Kind::Float(x) => json!(x.to_string()),
+            Kind::Symbol(symbol) => json!(self.heap.symbols.name(symbol)),
+            Kind::Object(handle) => match self.object(handle).map(|object| object.body.clone()) {
+                Some(Body::Str(text)) => json!(&*text),
+                Some(Body::Big(n)) => match i64::try_from(&*n) {
+                    Ok(n) => json!(n),
+                    Err(_) => json!({ "$int": n.to_string() }),
+                },
+                Some(Body::Array(elements)) if depth < MAX_ANSWER_DEPTH => {
+                    let elements = elements.iter().map(|element| self.wire(*element, depth + 1));
+                    Wire::Array(elements.collect::<Result<_, _>>()?)
+                }
+                Some(Body::Array(_)) => {
+                    let text = format!("the answer nests arrays deeper than {MAX_ANSWER_DEPTH}");
+                    return Err(VmError::new(ErrorKind::LimitExceeded, text));
+                }
+                Some(Body::Block(_)) => json!("a block"),
+                _ => json!({ "$ref": self.refer(handle)?.to_string() }),
+            },
+        })
+    }
+
+    fn stored(&mut self, value: Value, place: &str) -> Result<graph::Value, VmError> {
+        Ok(match value.kind() {
+            Kind::Nil => graph::Value::Nil,
+            Kind::Bool(b) => graph::Value::Bool(b),
+            Kind::Int(n) => graph::Value::Int(n),
+            Kind::Float(x) => graph::Value::Float(x),
+            Kind::Symbol(symbol) => graph::Value::Symbol(self.heap.symbols.name(symbol).to_owned()),
+            Kind::Object(handle) => match self.object(handle).map(|object| &object.body) {
+                Some(Body::Str(text)) => graph::Value::Str(text.to_string()),
+                Some(Body::Big(n)) => match i64::try_from(&**n) {
+                    Ok(n) => graph::Value::Int(n),
+                    Err(_) => graph::Value::BigInt(n.to_string()),
+                },
+                Some(Body::Block(_)) => {
+                    let text = format!("{place}: a block cannot be stored as data yet; setSlot:value: makes a method of it");
+                    return Err(VmError::new(ErrorKind::MethodFailed, text));
+                }
+                _ => graph::Value::Ref(self.refer(handle)?),
+            },
+        })
+    }
+
+    fn write(&mut self, handle: Handle) -> Result<Write, VmError> {
+        let Some(object) = self.object(handle).cloned() else {
+            return Err(VmError::new(ErrorKind::Internal, "a changed object is gone"));
+        };
+        let id = self.refer(handle)?;
+        let (prev_rev, old) = match &object.origin {
+            Origin::New(_) => (None, Record::default()),
+            Origin::Stored { rev, record, .. } => (Some(*rev), (**record).clone()),
+        };
+        if old.is_kernel {
+            let name = old.name.clone().unwrap_or_else(|| id.to_string());
+            let text = format!("{name} belongs to the image: a message may not change it");
+            return Err(VmError::new(ErrorKind::Forbidden, text));
+        }
+        let mut slots = Vec::with_capacity(object.slots.len());
+        for slot in &object.slots {
+            let name = self.heap.symbols.name(slot.name).to_owned();
+            let place = format!("slot {name:?} of {id}");
+            let kind = match slot.kind {
+                SlotType::Constant => SlotKind::Constant(self.stored(slot.value, &place)?),
+                SlotType::Assignable => SlotKind::Assignable(self.stored(slot.value, &place)?),
+                SlotType::Parent => SlotKind::Parent(self.stored(slot.value, &place)?),
+                SlotType::Method => {
+                    let index = slot.value.as_int().and_then(|index| usize::try_from(index).ok());
+                    let method = index.and_then(|index| self.heap.methods.get(index));
+                    SlotKind::Method(method.map(|method| method.source.to_string()).unwrap_or_default())
+                }
+            };
+            slots.push(graph::Slot { name, kind });
+        }
+        let payload = match &object.body {
+            Body::Array(elements) => {
+                let place = format!("element of {id}");
+                let elements = elements.iter().map(|element| self.stored(*element, &place));
+                Payload::Array(elements.collect::<Result<_, _>>()?)
+            }
+            _ => Payload::None,
+        };
+        let changed = slots.iter().filter(|slot| !old.slots.contains(slot)).map(|slot| slot.name.clone()).collect();
+        Ok(Write { id, prev_rev, record: Record { slots, payload, ..old }, changed })
+    }
+}
