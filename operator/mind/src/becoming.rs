@@ -35,6 +35,15 @@ pub enum Outcome {
     Refused(String),
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum BecomingError {
+    #[error(transparent)]
+    Universe(#[from] UniverseError),
+    /// The mind cannot be asked now; the becoming goes on when the message is sent again.
+    #[error(transparent)]
+    Mind(#[from] MindError),
+}
+
 impl Mind {
     pub fn new(universe: Universe, drafter: Arc<dyn Drafter>) -> Self {
         Self { universe, drafter, running: Arc::default() }
@@ -56,14 +65,22 @@ impl Mind {
     }
 
     /// Makes the missing method, or joins the becoming that already does.
-    pub async fn make(&self, missing: &Unanswered) -> Result<Outcome, UniverseError> {
+    pub async fn make(&self, missing: &Unanswered) -> Result<Outcome, BecomingError> {
         let (holder, _, _) = self.universe.holder(missing.receiver).await?;
         let id = Job::id_of(holder, &missing.selector);
         let known = load(&self.universe, id).await?;
-        // A refusal is remembered. A method that was swapped in and is gone again may be made anew.
-        let ask = known.as_ref().is_none_or(|(_, job)| job.step == Step::Swapped);
+        let job = Job::asked(holder, missing);
+        let (_, holder, receiver, examples) = self.context(&job).await?;
+        let prompt = Prompt::new(&job.selector, &job.shapes, &receiver, &holder, examples);
+        let ask = match &known {
+            None => true,
+            // A refusal is remembered as long as the same question would be asked.
+            Some((_, known)) if known.step == Step::Refused => known.request != prompt.digest(),
+            // Another sender's becoming may have ended meanwhile; a method that is gone again is made anew.
+            Some((_, known)) if known.step == Step::Swapped => holder.slot(&known.selector).is_none(),
+            Some(_) => false,
+        };
         if ask {
-            let job = Job::asked(holder, missing);
             match self.step(&job, known.map(|(rev, _)| rev), Changes::default()).await {
                 Err(UniverseError::Store(StoreError::Conflict(_))) => {} // somebody else asked
                 other => other.map(|_| ())?,
@@ -73,7 +90,7 @@ impl Mind {
     }
 
     /// Takes the remaining steps of a becoming, whoever began it.
-    async fn pursue(&self, id: ObjectId) -> Result<Outcome, UniverseError> {
+    async fn pursue(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
         let run = self.running.lock().await.entry(id).or_default().clone();
         let _run = run.lock().await;
         let outcome = self.take_steps(id).await;
@@ -81,11 +98,11 @@ impl Mind {
         outcome
     }
 
-    async fn take_steps(&self, id: ObjectId) -> Result<Outcome, UniverseError> {
+    async fn take_steps(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
         let mut conflicts = 0;
         loop {
             let Some((rev, job)) = load(&self.universe, id).await? else {
-                return Err(UniverseError::Internal(format!("becoming {id} has no journal")));
+                return Err(UniverseError::Internal(format!("becoming {id} has no journal")).into());
             };
             let next = match job.step {
                 Step::Asked => self.draft(job).await?,
@@ -102,21 +119,17 @@ impl Mind {
         }
     }
 
-    async fn draft(&self, mut job: Job) -> Result<(Job, Changes), UniverseError> {
+    /// When the mind cannot be asked, the becoming stays open.
+    async fn draft(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let (_, holder, receiver, examples) = self.context(&job).await?;
         let prompt = Prompt::new(&job.selector, &job.shapes, &receiver, &holder, examples);
         tracing::info!(becoming = %job.id, selector = %job.selector, digest = %prompt.digest(), "asking the mind");
+        let answer = self.drafter.draft(&prompt).await?;
         job.model_calls += 1;
-        match self.drafter.draft(&prompt).await {
-            Ok(answer) => {
-                job.draft = Some(answer.source().to_owned());
-                job.mind = answer.mind;
-                job.step = Step::Drafted;
-            }
-            Err(error @ (MindError::NotRecorded { .. } | MindError::BadRecordings(_) | MindError::NoMind)) => {
-                refuse(&mut job, error.to_string());
-            }
-        }
+        job.request = prompt.digest();
+        job.draft = Some(answer.source().to_owned());
+        job.mind = answer.mind;
+        job.step = Step::Drafted;
         Ok((job, Changes::default()))
     }
 

@@ -26,6 +26,8 @@ pub struct Job {
     pub selector: String,
     /// Types of the arguments.
     pub shapes: Vec<String>,
+    /// Digest of the request to the mind.
+    pub request: String,
     /// The draft's source.
     pub draft: Option<String>,
     /// Name of the mind that drafted.
@@ -57,6 +59,7 @@ impl Job {
             receiver: missing.receiver,
             selector: missing.selector.clone(),
             shapes: missing.shapes.clone(),
+            request: String::new(),
             draft: None,
             mind: String::new(),
             model_calls: 0,

@@ -8,7 +8,7 @@ mod journal;
 mod prompt;
 mod recorded;
 
-pub use becoming::{Mind, Outcome};
+pub use becoming::{BecomingError, Mind, Outcome};
 pub use crucible::Verdict;
 pub use draft::{Answer, Drafter, MindError};
 pub use journal::{BecomingEvent, Job, Step};
