@@ -62,6 +62,8 @@ fn shape(value: &Value) -> &'static str {
         Value::Float(_) => "float",
         Value::Str(_) => "string",
         Value::Symbol(_) => "symbol",
+        Value::Char(_) => "character",
+        Value::Fraction(..) => "fraction",
         Value::Ref(_) => "object",
     }
 }

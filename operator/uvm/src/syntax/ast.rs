@@ -20,6 +20,8 @@ pub enum ExprKind {
     Float(f64),
     Str(String),
     Symbol(String),
+    /// `$a`
+    Char(char),
     /// `#(1 #a 'b' (2 3))`: elements are literals.
     LiteralArray(Vec<Expr>),
     /// `{ a. b + 1 }`

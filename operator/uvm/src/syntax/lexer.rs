@@ -16,6 +16,8 @@ pub(super) enum Token {
     Float(f64),
     Str(String),
     Symbol(String),
+    /// `$a`
+    Char(char),
     Assign,
     Caret,
     Period,
@@ -145,7 +147,7 @@ impl<'a> Lexer<'a> {
             '$' => {
                 self.next();
                 let c = self.next().ok_or_else(|| self.error("a character must follow '$'".to_owned()))?;
-                Ok(Token::Str(c.to_string()))
+                Ok(Token::Char(c))
             }
             ':' => {
                 self.next();

@@ -204,6 +204,7 @@ impl Compiler<'_> {
                 let symbol = self.symbols.intern(text);
                 self.constant(at, Value::symbol(symbol))
             }
+            ExprKind::Char(c) => self.constant(at, Value::char(*c)),
             ExprKind::LiteralArray(elements) | ExprKind::DynamicArray(elements) => {
                 elements.iter().try_for_each(|element| self.expr(element))?;
                 self.emit(at, Op::Array(small(elements.len())?))

@@ -8,6 +8,7 @@ use num_bigint::BigInt;
 use super::{
     error::{Stop, limit},
     op::Code,
+    table::Table,
     value::{Handle, Kind, Symbol, Value},
 };
 
@@ -63,6 +64,12 @@ pub(super) struct Closure {
     pub home: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fraction {
+    pub numerator: BigInt,
+    pub denominator: BigInt,
+}
+
 /// What an object holds beside its slots.
 #[derive(Debug, Clone)]
 pub(super) enum Body {
@@ -70,6 +77,9 @@ pub(super) enum Body {
     Array(Vec<Value>),
     Str(Arc<str>),
     Big(Arc<BigInt>),
+    /// In lowest terms, with a denominator greater than 1.
+    Fraction(Arc<Fraction>),
+    Table(Table),
     Block(Arc<Closure>),
     /// Captured variables, with the context around.
     Context { variables: Vec<Value>, outer: Option<Handle> },
@@ -155,6 +165,8 @@ impl Heap {
             Body::Str(text) => text.len(),
             Body::Big(n) => usize::try_from(n.bits() / 8).unwrap_or(usize::MAX),
             Body::Context { variables, .. } => variables.len() * 8,
+            Body::Fraction(n) => usize::try_from((n.numerator.bits() + n.denominator.bits()) / 8).unwrap_or(usize::MAX),
+            Body::Table(table) => table.bytes(),
             Body::Plain | Body::Block(_) => 0,
         };
         self.charge(OBJECT_BYTES.saturating_add(contents).saturating_add(slots.len() * 24))?;
@@ -237,6 +249,13 @@ impl Heap {
         let body = match &record.payload {
             Payload::None => Body::Plain,
             Payload::Array(elements) => Body::Array(elements.iter().map(|element| self.value_of(element)).collect()),
+            Payload::Table(entries) => {
+                let mut table = Table::default();
+                for (hash, key, value) in entries {
+                    table.add(*hash, self.value_of(key), self.value_of(value));
+                }
+                Body::Table(table)
+            }
         };
         Object { slots, body, origin: Origin::Stored { id, rev, record }, dirty: false }
     }
@@ -254,9 +273,14 @@ impl Heap {
             graph::Value::Bool(b) => return Value::bool(*b),
             graph::Value::Float(x) => return Value::float(*x),
             graph::Value::Symbol(name) => return Value::symbol(self.symbols.intern(name)),
+            graph::Value::Char(c) => return Value::char(*c),
             graph::Value::Ref(id) => return Value::object(self.refer(*id)),
             graph::Value::Str(text) => Body::Str(Arc::from(text.as_str())),
             graph::Value::BigInt(digits) => Body::Big(Arc::new(digits.parse().unwrap_or_default())),
+            graph::Value::Fraction(n, d) => Body::Fraction(Arc::new(Fraction {
+                numerator: n.parse().unwrap_or_default(),
+                denominator: d.parse().unwrap_or_default(),
+            })),
             graph::Value::Int(n) => match Value::int(*n) {
                 Some(value) => return value,
                 None => Body::Big(Arc::new(BigInt::from(*n))),

@@ -45,6 +45,11 @@ pub(super) struct Machine {
     pub names: HashMap<String, Option<ObjectId>>,
     pub fuel: u64,
     pub answer: Value,
+    /// Decides ids of new objects and what the turn draws at random.
+    pub seed: [u8; 32],
+    /// Random numbers drawn so far.
+    pub draws: u64,
+    pub transcript: String,
     stack: Vec<Value>,
     frames: Vec<Frame>,
     serial: u64,
@@ -71,6 +76,9 @@ impl Machine {
             names: HashMap::new(),
             fuel: limits.fuel,
             answer: Value::NIL,
+            seed: [0; 32],
+            draws: 0,
+            transcript: String::new(),
             stack: Vec::new(),
             frames: Vec::new(),
             serial: 0,
@@ -142,10 +150,12 @@ impl Machine {
             Kind::Int(n) => n.to_string(),
             Kind::Float(x) => format!("{x:?}"),
             Kind::Symbol(symbol) => format!("#{}", self.heap.symbols.name(symbol)),
+            Kind::Char(c) => format!("${c}"),
             Kind::Object(handle) => match self.heap.get(handle) {
                 Ok(object) => match (&object.body, &object.origin) {
                     (Body::Str(text), _) => format!("'{}'", text.chars().take(40).collect::<String>()),
                     (Body::Big(n), _) => n.to_string(),
+                    (Body::Fraction(n), _) => format!("({}/{})", n.numerator, n.denominator),
                     (Body::Array(elements), _) => format!("an array of {}", elements.len()),
                     (Body::Block(_), _) => "a block".to_owned(),
                     (_, Origin::Stored { id, record, .. }) => record.name.clone().unwrap_or_else(|| id.to_string()),
@@ -164,9 +174,12 @@ impl Machine {
             Kind::Int(_) => "integer",
             Kind::Float(_) => "float",
             Kind::Symbol(_) => "symbol",
+            Kind::Char(_) => "character",
             Kind::Object(handle) => match self.heap.get(handle).map(|object| &object.body) {
                 Ok(Body::Str(_)) => "string",
                 Ok(Body::Big(_)) => "integer",
+                Ok(Body::Fraction(_)) => "fraction",
+                Ok(Body::Table(_)) => "dictionary",
                 Ok(Body::Array(_)) => "array",
                 Ok(Body::Block(_)) => "block",
                 _ => "object",

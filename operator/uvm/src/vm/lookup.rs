@@ -32,17 +32,25 @@ pub(super) fn start(heap: &mut Heap, value: Value) -> Result<Vec<Handle>, Stop> 
         Kind::Int(_) => image::INTEGER_TRAITS,
         Kind::Float(_) => image::FLOAT_TRAITS,
         Kind::Symbol(_) => image::SYMBOL_TRAITS,
-        Kind::Object(handle) => match &heap.get(handle)?.body {
-            Body::Plain | Body::Context { .. } => return Ok(vec![handle]),
-            // An array of the graph is an object with an identity; its slots come first.
-            Body::Array(_) => {
-                let traits = heap.refer(image::ARRAY_TRAITS);
-                return Ok(vec![handle, traits]);
+        Kind::Char(_) => image::CHARACTER_TRAITS,
+        Kind::Object(handle) => {
+            let object = heap.get(handle)?;
+            match &object.body {
+                Body::Plain | Body::Table(_) | Body::Context { .. } => return Ok(vec![handle]),
+                // What has elements is an array, unless it says itself what it is.
+                Body::Array(_) if object.slots.iter().any(|slot| slot.kind == SlotType::Parent) => {
+                    return Ok(vec![handle]);
+                }
+                Body::Array(_) => {
+                    let traits = heap.refer(image::ARRAY_TRAITS);
+                    return Ok(vec![handle, traits]);
+                }
+                Body::Str(_) => image::STRING_TRAITS,
+                Body::Big(_) => image::INTEGER_TRAITS,
+                Body::Fraction(_) => image::FRACTION_TRAITS,
+                Body::Block(_) => image::BLOCK_TRAITS,
             }
-            Body::Str(_) => image::STRING_TRAITS,
-            Body::Big(_) => image::INTEGER_TRAITS,
-            Body::Block(_) => image::BLOCK_TRAITS,
-        },
+        }
     };
     Ok(vec![heap.refer(traits)])
 }

@@ -7,6 +7,7 @@ mod interp;
 mod lookup;
 mod op;
 mod primitives;
+mod table;
 mod turn;
 mod value;
 

@@ -20,6 +20,7 @@ pub(super) enum Kind {
     Int(i64),
     Float(f64),
     Symbol(Symbol),
+    Char(char),
     Object(Handle),
 }
 
@@ -29,6 +30,7 @@ const INT: u64 = 0xFFF9 << 48;
 const OBJECT: u64 = 0xFFFA << 48;
 const SYMBOL: u64 = 0xFFFB << 48;
 const SPECIAL: u64 = 0xFFFC << 48;
+const CHAR: u64 = 0xFFFD << 48;
 const INT_MAX: i64 = (1 << 47) - 1;
 const INT_MIN: i64 = -(1 << 47);
 
@@ -55,6 +57,10 @@ impl Value {
         Self(SYMBOL | u64::from(symbol.0))
     }
 
+    pub fn char(c: char) -> Self {
+        Self(CHAR | u64::from(u32::from(c)))
+    }
+
     pub fn object(handle: Handle) -> Self {
         Self(OBJECT | u64::from(handle.0))
     }
@@ -65,6 +71,7 @@ impl Value {
             INT => Kind::Int(((payload << 16) as i64) >> 16),
             OBJECT => Kind::Object(Handle(payload as u32)),
             SYMBOL => Kind::Symbol(Symbol(payload as u32)),
+            CHAR => Kind::Char(char::from_u32(payload as u32).unwrap_or(char::REPLACEMENT_CHARACTER)),
             SPECIAL => match payload {
                 0 => Kind::Nil,
                 other => Kind::Bool(other == 2),
@@ -103,6 +110,9 @@ mod tests {
             assert_eq!(Value::float(x).kind(), Kind::Float(x));
         }
         assert!(matches!(Value::float(-f64::NAN).kind(), Kind::Float(x) if x.is_nan()));
+        for c in ['a', '\0', char::MAX] {
+            assert_eq!(Value::char(c).kind(), Kind::Char(c));
+        }
         assert_eq!(Value::object(Handle(u32::MAX)).kind(), Kind::Object(Handle(u32::MAX)));
     }
 }
