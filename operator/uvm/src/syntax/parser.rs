@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{ast::*, lexer::{Token, tokens}};
+use super::{
+    ast::*,
+    lexer::{Token, tokens},
+};
 
 /// Deepest nesting of expressions; the tree is walked recursively.
 const MAX_NESTING: u32 = 120;

@@ -49,7 +49,10 @@ pub enum Exit {
     /// The slice of fuel is used up: call `run` again.
     Paused,
     /// Supply these and call `run` again.
-    Fault { objects: Vec<ObjectId>, names: Vec<String> },
+    Fault {
+        objects: Vec<ObjectId>,
+        names: Vec<String>,
+    },
     NotUnderstood(NotUnderstood),
     Failed(VmError),
 }
@@ -129,7 +132,7 @@ impl Turn {
             Err(Stop::Object(id)) => Exit::Fault { objects: vec![id], names: Vec::new() },
             Err(Stop::Name(name)) => Exit::Fault { objects: Vec::new(), names: vec![name] },
             Err(Stop::NotUnderstood(missing)) => Exit::NotUnderstood(missing),
-            Err(Stop::Fail(mut error)) => {
+            Err(Stop::Fail(mut error) | Stop::Raise(_, mut error)) => {
                 error.stack = self.machine.backtrace();
                 Exit::Failed(error)
             }
@@ -179,7 +182,7 @@ impl Turn {
 fn value_of(heap: &mut Heap, wire: &Wire, depth: usize) -> Result<Value, VmError> {
     let bad = |text: String| VmError::new(ErrorKind::BadRequest, text);
     let stopped = |stop: Stop| match stop {
-        Stop::Fail(error) => error,
+        Stop::Fail(error) | Stop::Raise(_, error) => error,
         _ => VmError::new(ErrorKind::Internal, "an argument stopped the turn"),
     };
     Ok(match wire {
@@ -203,7 +206,11 @@ fn value_of(heap: &mut Heap, wire: &Wire, depth: usize) -> Result<Value, VmError
             match (text("$ref").map(str::parse), text("$int").map(str::parse)) {
                 (Some(Ok(id)), _) => Value::object(heap.refer(id)),
                 (_, Some(Ok(n))) => heap.integer(n).map_err(stopped)?,
-                _ => return Err(bad(format!("{wire} is no argument: a map is {{\"$ref\": id}} or {{\"$int\": digits}}"))),
+                _ => {
+                    return Err(bad(format!(
+                        "{wire} is no argument: a map is {{\"$ref\": id}} or {{\"$int\": digits}}"
+                    )));
+                }
             }
         }
     })
@@ -280,7 +287,8 @@ impl Harvest<'_> {
                 },
                 Some(Body::Fraction(n)) => graph::Value::Fraction(n.numerator.to_string(), n.denominator.to_string()),
                 Some(Body::Block(_)) => {
-                    let text = format!("{place}: a block cannot be stored as data yet; setSlot:value: makes a method of it");
+                    let text =
+                        format!("{place}: a block cannot be stored as data yet; setSlot:value: makes a method of it");
                     return Err(VmError::new(ErrorKind::MethodFailed, text));
                 }
                 _ => graph::Value::Ref(self.refer(handle)?),
@@ -326,9 +334,9 @@ impl Harvest<'_> {
             }
             Body::Table(table) => {
                 let place = format!("element of {id}");
-                let entries = table.entries().map(|entry| {
-                    Ok((entry.hash, self.stored(entry.key, &place)?, self.stored(entry.value, &place)?))
-                });
+                let entries = table
+                    .entries()
+                    .map(|entry| Ok((entry.hash, self.stored(entry.key, &place)?, self.stored(entry.value, &place)?)));
                 Payload::Table(entries.collect::<Result<_, VmError>>()?)
             }
             _ => Payload::None,

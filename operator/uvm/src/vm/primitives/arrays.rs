@@ -6,8 +6,9 @@ use super::{
     Entry, Flow, Result, answer, arg, array, boolean, changing, count, index, integer, numbers, objects, out_of_bounds,
     send, work,
 };
+use crate::image;
 use crate::vm::{
-    error::{Stop, failed},
+    error::{Stop, failed, raise},
     heap::Body,
     interp::Machine,
     value::{Kind, Value},
@@ -114,7 +115,10 @@ pub(super) const TABLE: &[Entry] = &[
                 work(m, part.len())?;
                 like(m, me, part)
             }
-            None => failed(format!("{} to {to} is outside 1 to {}", from + 1, elements.len())),
+            None => raise(
+                image::SUBSCRIPT_OUT_OF_BOUNDS,
+                format!("{} to {to} is outside 1 to {}", from + 1, elements.len()),
+            ),
         }
     }),
     ("_ArrayReplaceFrom:To:With:StartingAt:", |m, me, a| {
@@ -123,7 +127,7 @@ pub(super) const TABLE: &[Entry] = &[
         let to = usize::try_from(to).unwrap_or_default();
         let size = array(m, me)?.len();
         if to < from || to > size {
-            return failed(format!("{} to {to} is outside 1 to {size}", from + 1));
+            return raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("{} to {to} is outside 1 to {size}", from + 1));
         }
         let Some(part) = source.get(start..start + (to - from)).map(<[Value]>::to_vec) else {
             return out_of_bounds(start + (to - from), source.len());

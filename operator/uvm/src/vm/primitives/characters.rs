@@ -1,6 +1,6 @@
 //! Characters: Unicode scalar values.
 
-use super::{Entry, Flow, Result, answer, boolean, body, count, integer};
+use super::{Entry, Flow, Result, answer, body, boolean, count, integer};
 use crate::vm::{
     error::failed,
     interp::Machine,

@@ -93,11 +93,7 @@ fn set_slot(m: &mut Machine, me: Value, name: Value, value: Value) -> Result {
     let slot_name = m.heap.symbols.intern(&selector);
     let (kind, value) = match block {
         Some(tree) if arity > 0 && tree.arguments.len() == arity => {
-            let slot = SlotNode {
-                at: tree.at,
-                name: selector.clone(),
-                kind: SlotNodeKind::Method((*tree).clone()),
-            };
+            let slot = SlotNode { at: tree.at, name: selector.clone(), kind: SlotNodeKind::Method((*tree).clone()) };
             let checked = check_method(&print_slot(&slot)).map_err(Stop::Fail)?;
             m.heap.charge(checked.source.len())?;
             (SlotType::Method, m.heap.method(slot_name, checked.source.into(), false))

@@ -16,29 +16,42 @@ mod tables;
 use std::{collections::HashMap, sync::LazyLock};
 
 use super::{
-    error::{Stop, failed, limit},
+    error::{Stop, failed, limit, raise},
+    exceptions::{self, Ending},
     heap::{Body, Object},
     interp::Machine,
     value::{Handle, Symbol, Value},
 };
+use crate::image;
 
 /// What comes of a primitive.
 pub(super) enum Flow {
     Value(Value),
     /// The receiver, a block, is called.
-    Block { arguments: Vec<Value> },
+    Block {
+        arguments: Vec<Value>,
+    },
     /// The receiver is sent a message.
-    Send { selector: Symbol, arguments: Vec<Value> },
+    Send {
+        selector: Symbol,
+        arguments: Vec<Value>,
+    },
+    /// The activation `target` and all above it end; `ensure:` blocks run on the way.
+    Unwind {
+        target: u64,
+        ending: Ending,
+    },
 }
 
 type Result<T = Value> = std::result::Result<T, Stop>;
-type Primitive = fn(&mut Machine, Value, &[Value]) -> Result<Flow>;
+pub(super) type Primitive = fn(&mut Machine, Value, &[Value]) -> Result<Flow>;
 type Entry = (&'static str, Primitive);
 
 static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     [
         arrays::TABLE,
         characters::TABLE,
+        exceptions::TABLE,
         mirrors::TABLE,
         numbers::TABLE,
         objects::TABLE,
@@ -62,7 +75,7 @@ pub(super) fn run(machine: &mut Machine, primitive: u16, me: Value, arguments: &
     }
 }
 
-fn arg(arguments: &[Value], index: usize) -> Value {
+pub(super) fn arg(arguments: &[Value], index: usize) -> Value {
     arguments.get(index).copied().unwrap_or(Value::NIL)
 }
 
@@ -151,12 +164,12 @@ fn index(m: &Machine, value: Value) -> Result<usize> {
     let n = integer(m, value)?;
     match usize::try_from(n).ok().and_then(|n| n.checked_sub(1)) {
         Some(index) => Ok(index),
-        None => failed(format!("index {n} is less than 1")),
+        None => raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("index {n} is less than 1")),
     }
 }
 
 fn out_of_bounds<T>(index: usize, size: usize) -> Result<T> {
-    failed(format!("index {} is outside 1 to {size}", index + 1))
+    raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("index {} is outside 1 to {size}", index + 1))
 }
 
 /// Whether a message of this name takes so many arguments; `None` when nothing can be called so.
@@ -174,7 +187,7 @@ fn arity(selector: &str) -> Option<usize> {
 }
 
 fn failed_key<T>() -> Result<T> {
-    failed("key not found")
+    raise(image::KEY_NOT_FOUND, "key not found")
 }
 
 fn failed_number<T>(m: &Machine, value: Value) -> Result<T> {

@@ -3,12 +3,13 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use num_bigint::{BigInt, Sign};
-use num_integer::{Integer, Roots};
+use num_integer::Integer;
 use num_traits::{FromPrimitive, Signed, ToPrimitive, Zero};
 
 use super::{Entry, Flow, Result, answer, arg, body, boolean, count, integer, send, text, work};
+use crate::image;
 use crate::vm::{
-    error::{failed, limit},
+    error::{failed, limit, raise},
     heap::{Body, Fraction},
     interp::Machine,
     value::{Kind, Value},
@@ -68,7 +69,13 @@ pub(super) const TABLE: &[Entry] = &[
         work(m, usize::try_from(bits / 64 * (bits / 4096)).unwrap_or(usize::MAX))?;
         if unit {
             let negative = numerator.is_negative() && exponent % 2 == 1;
-            let power = if numerator.is_zero() && exponent > 0 { 0 } else if negative { -1 } else { 1 };
+            let power = if numerator.is_zero() && exponent > 0 {
+                0
+            } else if negative {
+                -1
+            } else {
+                1
+            };
             return m.heap.integer(power.into()).map(Flow::Value);
         }
         ratio(m, numerator.pow(exponent), denominator.pow(exponent))
@@ -304,8 +311,8 @@ fn arithmetic(m: &mut Machine, operation: Operation, left: Value, right: Value) 
             Add => Some(a + b),
             Subtract => Some(a - b),
             Multiply => a.checked_mul(b),
-            FloorDivide if b != 0 => Some(a.div_floor(&b)),
-            Modulo if b != 0 => Some(a.mod_floor(&b)),
+            FloorDivide if b != 0 => Some(Integer::div_floor(&a, &b)),
+            Modulo if b != 0 => Some(Integer::mod_floor(&a, &b)),
             Divide if b != 0 && a % b == 0 => Some(a / b),
             _ => None,
         };
@@ -331,7 +338,7 @@ fn arithmetic(m: &mut Machine, operation: Operation, left: Value, right: Value) 
         Number::Fraction(..) => false,
     };
     if is_zero && operation.divides() {
-        return failed(format!("ZeroDivide: {} divided by 0", m.describe(left)));
+        return raise(image::ZERO_DIVIDE, format!("{} divided by 0", m.describe(left)));
     }
     let (a, b, c, d) = match (a, b) {
         (Number::Int(a), Number::Int(b)) => return integral(m, operation, a, b),
@@ -401,12 +408,7 @@ fn floating(m: &mut Machine, operation: Operation, a: f64, b: f64) -> Result<Flo
 }
 
 /// An integer near a number: `float` for floats, `ratio` for fractions.
-fn whole(
-    m: &mut Machine,
-    value: Value,
-    float: fn(f64) -> f64,
-    ratio: fn(&BigInt, &BigInt) -> BigInt,
-) -> Result<Flow> {
+fn whole(m: &mut Machine, value: Value, float: fn(f64) -> f64, ratio: fn(&BigInt, &BigInt) -> BigInt) -> Result<Flow> {
     let n = match number(m, value)? {
         Number::Int(_) => return answer(value),
         Number::Fraction(n, d) => ratio(&n, &d),
@@ -428,7 +430,13 @@ fn real(m: &mut Machine, left: Value, right: Value, combine: fn(f64, f64) -> f64
     answer(Value::float(combine(a, b)))
 }
 
-fn domain(m: &mut Machine, value: Value, what: &str, within: fn(f64) -> bool, function: fn(f64) -> f64) -> Result<Flow> {
+fn domain(
+    m: &mut Machine,
+    value: Value,
+    what: &str,
+    within: fn(f64) -> bool,
+    function: fn(f64) -> f64,
+) -> Result<Flow> {
     let x = number(m, value)?.to_f64();
     match x.is_nan() || within(x) {
         true => answer(Value::float(function(x))),
@@ -436,13 +444,7 @@ fn domain(m: &mut Machine, value: Value, what: &str, within: fn(f64) -> bool, fu
     }
 }
 
-fn compare(
-    m: &mut Machine,
-    selector: &str,
-    wanted: fn(Ordering) -> bool,
-    left: Value,
-    right: Value,
-) -> Result<Flow> {
+fn compare(m: &mut Machine, selector: &str, wanted: fn(Ordering) -> bool, left: Value, right: Value) -> Result<Flow> {
     if let (Some(a), Some(b)) = (left.as_int(), right.as_int()) {
         return boolean(wanted(a.cmp(&b)));
     }
@@ -529,6 +531,7 @@ fn parse(text: &str) -> Option<Number> {
     if let Ok(n) = text.parse().map(Number::Int) {
         return plain.then_some(n);
     }
-    let numeric = unsigned.starts_with(|c: char| c.is_ascii_digit()) && unsigned.ends_with(|c: char| c.is_ascii_digit());
+    let numeric =
+        unsigned.starts_with(|c: char| c.is_ascii_digit()) && unsigned.ends_with(|c: char| c.is_ascii_digit());
     text.parse().ok().filter(|_| numeric && plain).map(Number::Float)
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     image,
     vm::{
-        error::{Stop, failed},
+        error::failed,
         heap::{Body, Object, Origin, Slot, SlotType},
         interp::Machine,
         lookup,
@@ -138,7 +138,11 @@ fn print(m: &mut Machine, me: Value) -> Result<Flow> {
         Kind::Symbol(symbol) => {
             let name = m.heap.symbols.name(symbol);
             let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ':') && !name.starts_with(':');
-            if plain && !name.is_empty() || arity(name) == Some(1) { format!("#{name}") } else { format!("#{}", strings_quoted(name)) }
+            if plain && !name.is_empty() || arity(name) == Some(1) {
+                format!("#{name}")
+            } else {
+                format!("#{}", strings_quoted(name))
+            }
         }
         Kind::Object(handle) => match (&m.heap.get(handle)?.body, &m.heap.get(handle)?.origin) {
             (Body::Str(text), _) => strings_quoted(text),
@@ -194,7 +198,9 @@ fn inherits(m: &mut Machine, me: Value, ancestor: Value) -> Result<bool> {
             return Ok(true);
         }
         let slots = &m.heap.get(handle)?.slots;
-        for parent in slots.iter().filter(|slot| slot.kind == SlotType::Parent).filter_map(|slot| slot.value.as_object()) {
+        for parent in
+            slots.iter().filter(|slot| slot.kind == SlotType::Parent).filter_map(|slot| slot.value.as_object())
+        {
             if !seen.contains(&parent) {
                 seen.push(parent);
                 next.push(parent);
@@ -246,7 +252,10 @@ fn deep_copy(m: &mut Machine, me: Value) -> Result {
         let Some(handle) = value.as_object().filter(|handle| !copies.contains_key(handle)) else { continue };
         let object = m.heap.get(handle)?;
         let named = matches!(&object.origin, Origin::Stored { record, .. } if record.name.is_some());
-        if named && value != me || is_image(object) || !matches!(object.body, Body::Plain | Body::Array(_) | Body::Table(_)) {
+        if named && value != me
+            || is_image(object)
+            || !matches!(object.body, Body::Plain | Body::Array(_) | Body::Table(_))
+        {
             continue;
         }
         copies.insert(handle, None);
@@ -266,11 +275,14 @@ fn deep_copy(m: &mut Machine, me: Value) -> Result {
         let copy = m.heap.create(slots, body)?;
         copies.insert(*handle, Some(Value::object(copy)));
     }
-    let copied = |value: Value| value.as_object().and_then(|handle| copies.get(&handle).copied().flatten()).unwrap_or(value);
+    let copied =
+        |value: Value| value.as_object().and_then(|handle| copies.get(&handle).copied().flatten()).unwrap_or(value);
     for copy in order.iter().filter_map(|handle| copies.get(handle).copied().flatten()) {
         let Some(handle) = copy.as_object() else { continue };
         let object = m.heap.get_mut(handle)?;
-        for slot in object.slots.iter_mut().filter(|slot| matches!(slot.kind, SlotType::Constant | SlotType::Assignable)) {
+        for slot in
+            object.slots.iter_mut().filter(|slot| matches!(slot.kind, SlotType::Constant | SlotType::Assignable))
+        {
             slot.value = copied(slot.value);
         }
         match &mut object.body {
@@ -284,4 +296,3 @@ fn deep_copy(m: &mut Machine, me: Value) -> Result {
     }
     Ok(copied(me))
 }
-

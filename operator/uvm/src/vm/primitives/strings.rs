@@ -1,8 +1,9 @@
 //! Strings: Unicode text, immutable. Indices count characters from 1.
 
 use super::{Entry, Flow, Result, answer, arg, array, boolean, count, index, integer, out_of_bounds, text, work};
+use crate::image;
 use crate::vm::{
-    error::failed,
+    error::{failed, raise},
     interp::Machine,
     value::{Kind, Value},
 };
@@ -29,7 +30,7 @@ pub(super) const TABLE: &[Entry] = &[
         let (text, from, to) = (text(m, me)?, index(m, arg(a, 0))?, integer(m, arg(a, 1))?);
         let size = size(text);
         let Some(to) = usize::try_from(to).ok().filter(|to| *to <= size && from <= *to) else {
-            return failed(format!("{} to {to} is outside 1 to {size}", from + 1));
+            return raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("{} to {to} is outside 1 to {size}", from + 1));
         };
         let part: String = match text.is_ascii() {
             true => text.get(from..to).unwrap_or_default().to_owned(),
@@ -124,6 +125,10 @@ pub(super) const TABLE: &[Entry] = &[
         let text = text(m, me)?.to_owned();
         m.heap.charge(text.len())?;
         answer(Value::symbol(m.heap.symbols.intern(&text)))
+    }),
+    ("_ArgumentCount", |m, me, _| match super::arity(text(m, me)?) {
+        Some(arity) => answer(count(arity)),
+        None => failed(format!("{} is no selector", m.describe(me))),
     }),
     ("_AsString", |m, me, _| text(m, me).map(str::to_owned).and_then(|t| made(m, &t))),
     ("_Log", |m, me, _| {

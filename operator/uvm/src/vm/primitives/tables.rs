@@ -1,7 +1,9 @@
 //! Hash tables under dictionaries, sets and bags. Keys that are values are found here; for others the receiver is sent
 //! `findObject:`, `putObject:value:`, which ask the key for its hash and equality.
 
-use super::{Entry, Flow, Result, answer, arg, array, changing, count, failed_key, index, integer, objects, send, work};
+use super::{
+    Entry, Flow, Result, answer, arg, array, changing, count, failed_key, index, integer, objects, send, work,
+};
 use crate::vm::{
     error::{Stop, failed},
     heap::Body,
