@@ -26,18 +26,17 @@ impl Client {
 
     /// Sends a command and waits ten seconds for its reply. With an `id` it may be repeated safely.
     pub async fn request(&self, subject: &Subject, command: &Command, id: Option<&str>) -> Result<Reply, BusError> {
-        let payload = encode(command, Encoding::MessagePack)
-            .map_err(|e| BusError::new(BusErrorKind::Encoding, e.to_string()))?;
+        let payload =
+            encode(command, Encoding::MessagePack).map_err(|e| BusError::new(BusErrorKind::Encoding, e.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(SENDER_HEADER, "batos");
         if let Some(id) = id {
             headers.insert(MESSAGE_ID_HEADER, id);
         }
-        let message = self
-            .nats
-            .request_with_headers(subject.to_string(), headers, payload.into())
-            .await
-            .map_err(|e| match e.kind() {
+        let message =
+            self.nats.request_with_headers(subject.to_string(), headers, payload.into()).await.map_err(|e| match e
+                .kind()
+            {
                 RequestErrorKind::NoResponders => BusError::new(
                     BusErrorKind::NoResponders,
                     format!("nobody serves {subject}: is universe {:?} up?", subject.universe),

@@ -16,6 +16,8 @@ pub(super) enum Token {
     Float(f64),
     Str(String),
     Symbol(String),
+    /// `$a`
+    Char(char),
     Assign,
     Caret,
     Period,
@@ -145,7 +147,7 @@ impl<'a> Lexer<'a> {
             '$' => {
                 self.next();
                 let c = self.next().ok_or_else(|| self.error("a character must follow '$'".to_owned()))?;
-                Ok(Token::Str(c.to_string()))
+                Ok(Token::Char(c))
             }
             ':' => {
                 self.next();
@@ -226,9 +228,11 @@ impl<'a> Lexer<'a> {
         let digits = self.take(|c| c.is_ascii_digit()).to_owned();
         if self.rest.starts_with('r') {
             self.next();
-            let radix: u32 = digits.parse().ok().filter(|r| (2..=36).contains(r)).ok_or_else(|| {
-                self.error(format!("radix {digits} is not between 2 and 36"))
-            })?;
+            let radix: u32 = digits
+                .parse()
+                .ok()
+                .filter(|r| (2..=36).contains(r))
+                .ok_or_else(|| self.error(format!("radix {digits} is not between 2 and 36")))?;
             let text = self.take(|c| c.is_ascii_alphanumeric());
             let value = num_bigint::BigUint::parse_bytes(text.as_bytes(), radix)
                 .ok_or_else(|| self.error(format!("{text:?} is no number in radix {radix}")))?;

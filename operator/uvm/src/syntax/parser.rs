@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{ast::*, lexer::{Token, tokens}};
+use super::{
+    ast::*,
+    lexer::{Token, tokens},
+};
 
 /// Deepest nesting of expressions; the tree is walked recursively.
 const MAX_NESTING: u32 = 120;
@@ -303,6 +306,7 @@ impl<'a> Parser<'a> {
             Token::Float(value) => ExprKind::Float(value),
             Token::Str(text) => ExprKind::Str(text),
             Token::Symbol(text) => ExprKind::Symbol(text),
+            Token::Char(c) => ExprKind::Char(c),
             Token::OpenArray => ExprKind::LiteralArray(self.nested(Self::literals)?),
             Token::OpenBrace => ExprKind::DynamicArray(self.nested(Self::elements)?),
             Token::OpenSlots => ExprKind::Object(self.nested(Self::slots)?),
@@ -356,6 +360,7 @@ impl<'a> Parser<'a> {
                 Token::Integer(digits) => ExprKind::Integer(digits),
                 Token::Float(value) => ExprKind::Float(value),
                 Token::Str(text) => ExprKind::Str(text),
+                Token::Char(c) => ExprKind::Char(c),
                 Token::Name(name) if ["nil", "true", "false"].contains(&name.as_str()) => ExprKind::Name(name),
                 Token::Symbol(text) | Token::Name(text) | Token::Keyword(text) | Token::Binary(text) => {
                     ExprKind::Symbol(text)
@@ -491,6 +496,7 @@ fn show(token: &Token) -> String {
         Token::Float(value) => value.to_string(),
         Token::Str(_) => "a string".to_owned(),
         Token::Symbol(text) => format!("#{text}"),
+        Token::Char(c) => format!("${c}"),
         Token::Assign => "':='".to_owned(),
         Token::Caret => "'^'".to_owned(),
         Token::Period => "'.'".to_owned(),

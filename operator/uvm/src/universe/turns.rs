@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use batos_covenant::{ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, decode, encode};
+use batos_covenant::{
+    ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, decode, encode,
+};
 use batos_graph::{Key, ObjectId, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +31,18 @@ pub struct Message {
 #[derive(Debug, Clone)]
 pub enum Work {
     /// `made` tells the sender of the method that had to be made for this message.
-    Send { send: SendCommand, made: Option<Made> },
-    CreateMethod { name: String, source: String },
-    Apply { name: String, apply: ApplyCommand },
+    Send {
+        send: SendCommand,
+        made: Option<Made>,
+    },
+    CreateMethod {
+        name: String,
+        source: String,
+    },
+    Apply {
+        name: String,
+        apply: ApplyCommand,
+    },
 }
 
 /// How a message ended.
@@ -148,11 +159,8 @@ impl Universe {
             Some(id) => seed.update(message.sender.as_bytes()).update(&[0]).update(id.as_bytes()),
             None => seed.update(&self.random()?),
         };
-        let call = Call {
-            receiver: message.object,
-            selector: send.selector.clone(),
-            arguments: send.arguments.clone(),
-        };
+        let call =
+            Call { receiver: message.object, selector: send.selector.clone(), arguments: send.arguments.clone() };
         let mut turn = Turn::new(&call, Limits::default(), *seed.finalize().as_bytes())?;
         let exit = View::new(self).run(&mut turn).await?;
         let mut changes = Changes::reading(turn.reads());
@@ -200,11 +208,9 @@ impl Universe {
 
 fn unanswered(missing: NotUnderstood) -> Result<Delivery, UniverseError> {
     match missing.receiver {
-        Some(receiver) => Ok(Delivery::NotUnderstood(Unanswered {
-            receiver,
-            selector: missing.selector,
-            shapes: missing.shapes,
-        })),
+        Some(receiver) => {
+            Ok(Delivery::NotUnderstood(Unanswered { receiver, selector: missing.selector, shapes: missing.shapes }))
+        }
         None => Err(UniverseError::Turn(VmError {
             kind: ErrorKind::NotUnderstood,
             message: format!("a transient object does not understand {:?}", missing.selector),

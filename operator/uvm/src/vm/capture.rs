@@ -70,7 +70,9 @@ enum Part<'a> {
 fn parts(expr: &Expr) -> Vec<Part<'_>> {
     match &expr.kind {
         ExprKind::Block(code) => vec![Part::Closure(code)],
-        ExprKind::LiteralArray(elements) | ExprKind::DynamicArray(elements) => elements.iter().map(Part::Expr).collect(),
+        ExprKind::LiteralArray(elements) | ExprKind::DynamicArray(elements) => {
+            elements.iter().map(Part::Expr).collect()
+        }
         ExprKind::Assign { value, .. } => vec![Part::Expr(value)],
         ExprKind::Send { receiver: Receiver::Expr(receiver), selector, arguments } => {
             let inlined = is_inlined(receiver, selector, arguments);

@@ -48,7 +48,9 @@ impl Heap {
                 && let Some(map) = self.maps.get(object.map)
             {
                 next.extend(&map.parents);
-                next.extend(map.slots.iter().filter(|slot| !slot.is_data()).filter_map(|slot| slot.content.as_object()));
+                next.extend(
+                    map.slots.iter().filter(|slot| !slot.is_data()).filter_map(|slot| slot.content.as_object()),
+                );
             }
         }
         let old = std::mem::take(&mut self.words);

@@ -35,12 +35,7 @@ pub fn check_method(source: &str) -> Result<CheckedMethod, VmError> {
 }
 
 /// Compiles a method's body. Only the image may name primitives.
-pub(super) fn compile(
-    name: &str,
-    code: &syntax::Code,
-    symbols: &Symbols,
-    primitives: bool,
-) -> Result<Code, VmError> {
+pub(super) fn compile(name: &str, code: &syntax::Code, symbols: &Symbols, primitives: bool) -> Result<Code, VmError> {
     let mut compiler = Compiler { symbols, scopes: Vec::new(), contexts: Vec::new(), primitives };
     compiler.scope(name, code, false)
 }
@@ -54,7 +49,10 @@ const ARRAY_CHUNK: usize = 32;
 enum Place {
     Register(Reg),
     /// In the context with this number.
-    Context { context: usize, index: u16 },
+    Context {
+        context: usize,
+        index: u16,
+    },
 }
 
 struct Variable {
@@ -63,7 +61,7 @@ struct Variable {
 }
 
 /// A method or a closure's block while it is compiled.
-struct Scope {
+pub(super) struct Scope {
     code: Code,
     /// Those of inlined blocks come and go.
     variables: Vec<Variable>,
@@ -118,7 +116,8 @@ impl Compiler<'_> {
         // Methods and blocks answer their last statement, empty ones nil. After a block's `^` the end is reached too,
         // when the method has ended and a handler resumes.
         self.emit(code.at, Op::Return { from: answer })?;
-        self.contexts.truncate(self.top()?.outer_contexts);
+        let outer = self.top()?.outer_contexts;
+        self.contexts.truncate(outer);
         let mut code = self.scopes.pop().map(|scope| scope.code).ok_or_else(|| too_large("method"))?;
         code.shortcut = shortcut(&code);
         Ok(code)
@@ -429,7 +428,9 @@ impl Compiler<'_> {
                     let kept = compiler.temporary()?;
                     compiler.into(receiver, kept)?;
                     compiler.message(first.at, kept, selector, arguments, to)?;
-                    others.iter().try_for_each(|part| compiler.message(part.at, kept, &part.selector, &part.arguments, to))
+                    others
+                        .iter()
+                        .try_for_each(|part| compiler.message(part.at, kept, &part.selector, &part.arguments, to))
                 })
             }
             ExprKind::Block(code) => {
@@ -459,10 +460,13 @@ impl Compiler<'_> {
                         compiler.into(element, register)?;
                     }
                     let count = small(chunk.len())?;
-                    compiler.emit(at, match is_new {
-                        true => Op::Array { to: array, first, count },
-                        false => Op::ArrayMore { array, first, count },
-                    })
+                    compiler.emit(
+                        at,
+                        match is_new {
+                            true => Op::Array { to: array, first, count },
+                            false => Op::ArrayMore { array, first, count },
+                        },
+                    )
                 })?;
                 is_new = false;
             }

@@ -238,6 +238,32 @@ impl Heap {
         self.allocate(map, body, &data)
     }
 
+    /// A new object with the slots of another.
+    pub fn like(&mut self, handle: Handle, body: Body) -> Result<Handle, Stop> {
+        let object = self.get(handle)?;
+        let (map, at, words) = (object.map, object.at as usize, object.words as usize);
+        let Some(known) = self.maps.get(map) else { return self.too_large() };
+        let says = known.slots.iter().any(|slot| slot.kind == SlotType::Parent);
+        if known.implicit.is_some() != (matches!(body, Body::Array(_)) && !says) {
+            let slots = self.slots(handle)?;
+            return self.create(slots, body);
+        }
+        self.charge(OBJECT_BYTES + body.bytes().saturating_add(words * 8))?;
+        self.created += 1;
+        let new_at = self.words.len() as u32;
+        self.words.extend_from_within(at..at + words);
+        Ok(self.push(Object {
+            map,
+            at: new_at,
+            words: words as u32,
+            dirty: false,
+            is_ancestor: false,
+            is_kernel: false,
+            body,
+            origin: Origin::New(self.created),
+        }))
+    }
+
     /// The map of an object with these slots, and the values of its data slots.
     pub(super) fn shape(&mut self, slots: &[Slot], body: &Body) -> (MapId, Vec<Value>) {
         let map = match body {

@@ -75,10 +75,13 @@ impl Compiler<'_> {
                     let mut exit = 0;
                     self.with_temporaries(|compiler| {
                         let from = compiler.operand(receiver)?;
-                        exit = compiler.jump(condition.at, match on_nil {
-                            true => Op::JumpIfNil { from, target: 0 },
-                            false => Op::JumpIfNotNil { from, target: 0 },
-                        })?;
+                        exit = compiler.jump(
+                            condition.at,
+                            match on_nil {
+                                true => Op::JumpIfNil { from, target: 0 },
+                                false => Op::JumpIfNotNil { from, target: 0 },
+                            },
+                        )?;
                         Ok(())
                     })?;
                     return Ok(vec![exit]);
@@ -126,10 +129,13 @@ impl Compiler<'_> {
     }
 
     fn exit(&mut self, at: Position, from: Reg, wanted: bool) -> Compiled<usize> {
-        self.jump(at, match wanted {
-            true => Op::JumpIfFalse { from, target: 0 },
-            false => Op::JumpIfTrue { from, target: 0 },
-        })
+        self.jump(
+            at,
+            match wanted {
+                true => Op::JumpIfFalse { from, target: 0 },
+                false => Op::JumpIfTrue { from, target: 0 },
+            },
+        )
     }
 
     fn land_all(&mut self, jumps: Vec<usize>) -> Compiled {
@@ -209,7 +215,14 @@ impl Compiler<'_> {
     }
 
     /// `n timesRepeat: […]`, `a to: b do: [:i | …]` and the one with a literal step; all answer the receiver.
-    fn count(&mut self, at: Position, receiver: &Expr, selector: &str, arguments: &[Expr], to: Option<Reg>) -> Compiled {
+    fn count(
+        &mut self,
+        at: Position,
+        receiver: &Expr,
+        selector: &str,
+        arguments: &[Expr],
+        to: Option<Reg>,
+    ) -> Compiled {
         let body = block(arguments.last())?;
         self.with_temporaries(|compiler| {
             // In the order that `Op::Count` knows.
@@ -246,10 +259,13 @@ impl Compiler<'_> {
             let compare = |compiler: &mut Self| {
                 compiler.with_temporaries(|compiler| {
                     let holds = compiler.temporary()?;
-                    compiler.emit(at, match is_down {
-                        true => Op::AtLeast { to: holds, a: count, b: last },
-                        false => Op::AtMost { to: holds, a: count, b: last },
-                    })?;
+                    compiler.emit(
+                        at,
+                        match is_down {
+                            true => Op::AtLeast { to: holds, a: count, b: last },
+                            false => Op::AtMost { to: holds, a: count, b: last },
+                        },
+                    )?;
                     compiler.emit(at, Op::JumpIfFalse { from: holds, target: 0 })
                 })
             };
@@ -290,4 +306,3 @@ fn comparison(selector: &str) -> Option<Comparison> {
         _ => return None,
     })
 }
-

@@ -64,6 +64,7 @@ impl Machine {
             if self.heap.epoch != self.epoch {
                 self.forget_lookups();
             }
+            let is_deep = self.frames.len() >= self.max_depth;
             let Some(frame) = self.frames.last_mut() else {
                 self.answer = self.stack[0];
                 return Ok(true);
@@ -216,7 +217,7 @@ impl Machine {
                                 _ => full!(self.send_at(to, at, site)),
                             },
                             Target::Method { code: number, .. } | Target::OwnMethod { code: number } => {
-                                if self.frames.len() >= self.max_depth {
+                                if is_deep {
                                     full!(self.send_at(to, at, site));
                                 }
                                 if self.fuel <= self.pause {
@@ -258,7 +259,7 @@ impl Machine {
                                 };
                                 let words = object.at as usize;
                                 let callee = &self.codes[number as usize].code;
-                                if callee.arguments != count || self.frames.len() >= self.max_depth {
+                                if callee.arguments != count || is_deep {
                                     full!(self.send_at(to, at, site));
                                 }
                                 pay!();
@@ -343,14 +344,11 @@ impl Machine {
                     Op::Subtract { to, a, b } => {
                         arithmetic!(to, a, b, known::SUBTRACT, |a, b| Value::int(a - b), |a, b| Some(a - b))
                     }
-                    Op::Multiply { to, a, b } => arithmetic!(
-                        to,
-                        a,
-                        b,
-                        known::MULTIPLY,
-                        |a, b| a.checked_mul(b).and_then(Value::int),
-                        |a, b| Some(a * b)
-                    ),
+                    Op::Multiply { to, a, b } => {
+                        arithmetic!(to, a, b, known::MULTIPLY, |a, b| a.checked_mul(b).and_then(Value::int), |a, b| {
+                            Some(a * b)
+                        })
+                    }
                     Op::Divide { to, a, b } => arithmetic!(
                         to,
                         a,

@@ -36,23 +36,41 @@ pub(super) struct Frame {
 /// What a message comes down to for a map.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
-    Method { code: u32, holder: Handle },
+    Method {
+        code: u32,
+        holder: Handle,
+    },
     /// A method of the receiver itself.
-    OwnMethod { code: u32 },
-    Primitive { number: u16 },
+    OwnMethod {
+        code: u32,
+    },
+    Primitive {
+        number: u16,
+    },
     /// Calls the receiver, a block.
     Value,
     ArrayAt,
     ArrayAtPut,
     ArraySize,
     /// The receiver's data.
-    Field { place: u32 },
-    SetField { place: u32 },
+    Field {
+        place: u32,
+    },
+    SetField {
+        place: u32,
+    },
     /// An ancestor's data.
-    Remote { holder: Handle, place: u32 },
+    Remote {
+        holder: Handle,
+        place: u32,
+    },
     /// Adds the slot that an ancestor lets one assign.
-    AddField { name: Symbol },
-    Constant { value: Value },
+    AddField {
+        name: Symbol,
+    },
+    Constant {
+        value: Value,
+    },
 }
 
 /// An inline cache: what a site found last for receivers of a map.
@@ -139,8 +157,12 @@ impl Machine {
             return Err(VmError::new(ErrorKind::BadRequest, text));
         }
         let count = arguments.len() as u16;
-        let site =
-            Site { selector: self.heap.symbols.intern(selector), arguments: count as u8, route: Route::Normal, primitive: 0 };
+        let site = Site {
+            selector: self.heap.symbols.intern(selector),
+            arguments: count as u8,
+            route: Route::Normal,
+            primitive: 0,
+        };
         // Registers: self, then receiver and arguments of the message.
         let code = Code {
             registers: usize::from(count) + 2,

@@ -101,13 +101,15 @@ pub(super) struct Maps {
 impl Maps {
     /// With the reserved maps; `traits` are those of the maps from `INT` to `ARRAY`.
     pub fn new(traits: impl IntoIterator<Item = Handle>) -> Self {
-        let mut maps = Self { maps: Vec::new(), free: Vec::new(), by_content: HashMap::new(), additions: HashMap::new() };
+        let mut maps =
+            Self { maps: Vec::new(), free: Vec::new(), by_content: HashMap::new(), additions: HashMap::new() };
         maps.add((None, Arc::from([])));
         traits.into_iter().for_each(|traits| {
             maps.add((Some(traits), Arc::from([])));
         });
         maps.intern(None, Arc::from([]));
-        maps.by_content.insert((maps.get(reserved::ARRAY).and_then(|map| map.implicit), Arc::from([])), reserved::ARRAY);
+        maps.by_content
+            .insert((maps.get(reserved::ARRAY).and_then(|map| map.implicit), Arc::from([])), reserved::ARRAY);
         maps
     }
 

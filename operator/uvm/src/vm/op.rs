@@ -17,68 +17,220 @@ pub(super) const CONSTANT: u16 = 0x8000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
-    Move { to: Reg, from: Reg },
-    Constant { to: Reg, index: u16 },
+    Move {
+        to: Reg,
+        from: Reg,
+    },
+    Constant {
+        to: Reg,
+        index: u16,
+    },
     /// A new string.
-    Str { to: Reg, index: u16 },
+    Str {
+        to: Reg,
+        index: u16,
+    },
     /// A large integer.
-    Big { to: Reg, index: u16 },
+    Big {
+        to: Reg,
+        index: u16,
+    },
     /// A new context of `count` variables inside the context in `outer`.
-    Context { to: Reg, outer: Reg, count: u16 },
+    Context {
+        to: Reg,
+        outer: Reg,
+        count: u16,
+    },
     /// The context around the one in `from`.
-    Outer { to: Reg, from: Reg },
-    Captured { to: Reg, context: Reg, index: u16 },
-    SetCaptured { context: Reg, index: u16, from: Reg },
+    Outer {
+        to: Reg,
+        from: Reg,
+    },
+    Captured {
+        to: Reg,
+        context: Reg,
+        index: u16,
+    },
+    SetCaptured {
+        context: Reg,
+        index: u16,
+        from: Reg,
+    },
     /// A closure over the context in `context`.
-    Block { to: Reg, index: u16, context: Reg },
+    Block {
+        to: Reg,
+        index: u16,
+        context: Reg,
+    },
     /// An array of the registers from `first`.
-    Array { to: Reg, first: Reg, count: u16 },
+    Array {
+        to: Reg,
+        first: Reg,
+        count: u16,
+    },
     /// Adds registers to the array.
-    ArrayMore { array: Reg, first: Reg, count: u16 },
+    ArrayMore {
+        array: Reg,
+        first: Reg,
+        count: u16,
+    },
     /// An object literal; the data of its slots lie from `first`.
-    Object { to: Reg, first: Reg, index: u16 },
+    Object {
+        to: Reg,
+        first: Reg,
+        index: u16,
+    },
     /// Sends to the receiver in `at`, with the arguments behind it.
-    Send { to: Reg, at: Reg, site: u16 },
-    Primitive { to: Reg, at: Reg, site: u16 },
+    Send {
+        to: Reg,
+        at: Reg,
+        site: u16,
+    },
+    Primitive {
+        to: Reg,
+        at: Reg,
+        site: u16,
+    },
     /// Numbers in place; anything else is a send of the operator. `b` may be a constant: see `CONSTANT`.
-    Add { to: Reg, a: Reg, b: Reg },
-    Subtract { to: Reg, a: Reg, b: Reg },
-    Multiply { to: Reg, a: Reg, b: Reg },
+    Add {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Subtract {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Multiply {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
     /// `//` and `\\`.
-    FloorDivide { to: Reg, a: Reg, b: Reg },
-    Modulo { to: Reg, a: Reg, b: Reg },
-    Divide { to: Reg, a: Reg, b: Reg },
-    Less { to: Reg, a: Reg, b: Reg },
-    AtMost { to: Reg, a: Reg, b: Reg },
-    Greater { to: Reg, a: Reg, b: Reg },
-    AtLeast { to: Reg, a: Reg, b: Reg },
-    Equal { to: Reg, a: Reg, b: Reg },
-    NotEqual { to: Reg, a: Reg, b: Reg },
-    Identical { to: Reg, a: Reg, b: Reg },
+    FloorDivide {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Modulo {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Divide {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Less {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    AtMost {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Greater {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    AtLeast {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Equal {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    NotEqual {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Identical {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
     /// `not`
-    Not { to: Reg, a: Reg },
-    IsNil { to: Reg, a: Reg },
+    Not {
+        to: Reg,
+        a: Reg,
+    },
     /// A comparison whose next op is the conditional jump on its result.
-    LessJump { to: Reg, a: Reg, b: Reg },
-    AtMostJump { to: Reg, a: Reg, b: Reg },
-    GreaterJump { to: Reg, a: Reg, b: Reg },
-    AtLeastJump { to: Reg, a: Reg, b: Reg },
-    EqualJump { to: Reg, a: Reg, b: Reg },
-    IdenticalJump { to: Reg, a: Reg, b: Reg },
-    Jump { target: u32 },
+    LessJump {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    AtMostJump {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    GreaterJump {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    AtLeastJump {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    EqualJump {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    IdenticalJump {
+        to: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Jump {
+        target: u32,
+    },
     /// A jump backwards; costs fuel.
-    Loop { target: u32 },
-    JumpIfFalse { from: Reg, target: u32 },
-    JumpIfTrue { from: Reg, target: u32 },
-    JumpIfNil { from: Reg, target: u32 },
-    JumpIfNotNil { from: Reg, target: u32 },
+    Loop {
+        target: u32,
+    },
+    JumpIfFalse {
+        from: Reg,
+        target: u32,
+    },
+    JumpIfTrue {
+        from: Reg,
+        target: u32,
+    },
+    JumpIfNil {
+        from: Reg,
+        target: u32,
+    },
+    JumpIfNotNil {
+        from: Reg,
+        target: u32,
+    },
     /// Counts `at` up to `at + 1` by `at + 2`, copies it to `at + 3` and jumps to the loop's body; with the limit passed
     /// goes on behind it; skips one op when the three are not all small integers.
-    Count { at: Reg, body: u32 },
+    Count {
+        at: Reg,
+        body: u32,
+    },
     /// Answers from this activation.
-    Return { from: Reg },
+    Return {
+        from: Reg,
+    },
     /// Answers from the method in which this block was written.
-    NonLocalReturn { from: Reg },
+    NonLocalReturn {
+        from: Reg,
+    },
 }
 
 /// How a message finds its method.
@@ -174,7 +326,6 @@ impl Op {
             | NotEqual { to, .. }
             | Identical { to, .. }
             | Not { to, .. }
-            | IsNil { to, .. }
             | LessJump { to, .. }
             | AtMostJump { to, .. }
             | GreaterJump { to, .. }

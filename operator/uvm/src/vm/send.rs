@@ -148,7 +148,11 @@ impl Machine {
                 let number = self.method(content)?;
                 let code = &self.codes[number as usize].code;
                 if code.arguments != count {
-                    let text = format!("{:?} takes {} arguments, not {count}", self.heap.symbols.name(selector), code.arguments);
+                    let text = format!(
+                        "{:?} takes {} arguments, not {count}",
+                        self.heap.symbols.name(selector),
+                        code.arguments
+                    );
                     return raise(image::ARGUMENTS_COUNT, text);
                 }
                 match (code.shortcut, holder) {
@@ -484,10 +488,13 @@ impl Machine {
         }
         let methods = match kept {
             Some(kept) => kept.methods.clone(),
-            None => plans.iter().filter_map(|plan| match plan {
-                SlotPlan::Method(name, source) => Some(self.heap.method(*name, source.clone(), false)),
-                _ => None,
-            }).collect(),
+            None => plans
+                .iter()
+                .filter_map(|plan| match plan {
+                    SlotPlan::Method(name, source) => Some(self.heap.method(*name, source.clone(), false)),
+                    _ => None,
+                })
+                .collect(),
         };
         let (mut next_method, mut next_value) = (methods.iter().copied(), values.iter().copied());
         for plan in plans {
@@ -525,7 +532,7 @@ impl Machine {
     }
 }
 
-fn parents(plans: &[SlotPlan], values: &[Value]) -> impl Iterator<Item = Value> {
+fn parents<'a>(plans: &'a [SlotPlan], values: &'a [Value]) -> impl Iterator<Item = Value> + 'a {
     of_plans(plans, values).filter(|(plan, _)| matches!(plan, SlotPlan::Parent(_))).map(|(_, value)| value)
 }
 

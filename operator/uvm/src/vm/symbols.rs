@@ -22,9 +22,9 @@ macro_rules! well_known {
         /// Symbols that the machine itself uses: their numbers are the same in every table.
         pub(super) mod known {
             use super::Symbol;
-            #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+            #[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code)]
             enum Number { $($name),* }
-            $(pub const $name: Symbol = Symbol(Number::$name as u32);)*
+            $(#[allow(dead_code)] pub const $name: Symbol = Symbol(Number::$name as u32);)*
         }
         const WELL_KNOWN: &[&str] = &[$($text),*];
     };
@@ -33,8 +33,9 @@ macro_rules! well_known {
 well_known! {
     ADD = "+", SUBTRACT = "-", MULTIPLY = "*", DIVIDE = "/", FLOOR_DIVIDE = "//", MODULO = "\\\\",
     LESS = "<", AT_MOST = "<=", GREATER = ">", AT_LEAST = ">=", EQUAL = "=", NOT_EQUAL = "~=",
-    IDENTICAL = "==", NOT = "not", IS_NIL = "isNil",
-    SIGNAL = "signal", DOES_NOT_UNDERSTAND = "doesNotUnderstand:", PARENT = "parent",
+    IDENTICAL = "==", NOT = "not", SIGNAL = "signal", PARENT = "parent",
+    // Before its setter, which would add it otherwise.
+    DOES_NOT_UNDERSTAND_SLOT = "doesNotUnderstand", DOES_NOT_UNDERSTAND = "doesNotUnderstand:",
 }
 
 struct Entry {
@@ -129,7 +130,11 @@ impl Table {
         let name: Arc<str> = Arc::from(name);
         let (chunk, place) = place(indices.len());
         let entries = self.chunks.get(chunk).map(|chunk| {
-            chunk.get_or_init(|| std::iter::repeat_with(OnceLock::new).take(FIRST_CHUNK << (indices.len() / FIRST_CHUNK + 1).ilog2()).collect())
+            chunk.get_or_init(|| {
+                std::iter::repeat_with(OnceLock::new)
+                    .take(FIRST_CHUNK << (indices.len() / FIRST_CHUNK + 1).ilog2())
+                    .collect()
+            })
         });
         if let Some(entry) = entries.and_then(|entries| entries.get(place)) {
             let _ = entry.set(Entry { name: name.clone(), sets });
