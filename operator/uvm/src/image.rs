@@ -22,6 +22,15 @@ pub const SYMBOL_TRAITS: ObjectId = ObjectId::well_known(11);
 pub const ARRAY_TRAITS: ObjectId = ObjectId::well_known(12);
 pub const BLOCK_TRAITS: ObjectId = ObjectId::well_known(13);
 pub const MESSAGE_TRAITS: ObjectId = ObjectId::well_known(14);
+pub const EXCEPTION: ObjectId = ObjectId::well_known(64);
+pub const ERROR: ObjectId = ObjectId::well_known(65);
+pub const ZERO_DIVIDE: ObjectId = ObjectId::well_known(67);
+pub const MESSAGE_NOT_UNDERSTOOD: ObjectId = ObjectId::well_known(68);
+pub const SUBSCRIPT_OUT_OF_BOUNDS: ObjectId = ObjectId::well_known(69);
+pub const AMBIGUOUS_MESSAGE: ObjectId = ObjectId::well_known(75);
+pub const BLOCK_CANNOT_RETURN: ObjectId = ObjectId::well_known(76);
+pub const NON_BOOLEAN_RECEIVER: ObjectId = ObjectId::well_known(77);
+pub const ARGUMENTS_COUNT: ObjectId = ObjectId::well_known(78);
 
 /// Name, id and source of each object. Other objects of the image are referred to by the names here, in one word.
 const OBJECTS: &[(&str, ObjectId, &str)] = &[
@@ -39,6 +48,21 @@ const OBJECTS: &[(&str, ObjectId, &str)] = &[
     ("array", ARRAY_TRAITS, include_str!("../image/array.bt")),
     ("traitsBlock", BLOCK_TRAITS, include_str!("../image/block.bt")),
     ("traitsMessage", MESSAGE_TRAITS, include_str!("../image/message.bt")),
+    ("Exception", EXCEPTION, include_str!("../image/exception.bt")),
+    ("Error", ERROR, "(| parent* = Exception. exceptionName = 'Error'. isResumable = ( false ) |)"),
+    ("ArithmeticError", ObjectId::well_known(66), "(| parent* = Error. exceptionName = 'ArithmeticError' |)"),
+    ("ZeroDivide", ZERO_DIVIDE, "(| parent* = ArithmeticError. exceptionName = 'ZeroDivide' |)"),
+    ("MessageNotUnderstood", MESSAGE_NOT_UNDERSTOOD, include_str!("../image/messageNotUnderstood.bt")),
+    ("SubscriptOutOfBounds", SUBSCRIPT_OUT_OF_BOUNDS, "(| parent* = Error. exceptionName = 'SubscriptOutOfBounds' |)"),
+    ("KeyNotFound", ObjectId::well_known(70), "(| parent* = Error. exceptionName = 'KeyNotFound' |)"),
+    ("Notification", ObjectId::well_known(71), include_str!("../image/notification.bt")),
+    ("Warning", ObjectId::well_known(72), "(| parent* = Notification. exceptionName = 'Warning' |)"),
+    ("ExceptionSet", ObjectId::well_known(73), include_str!("../image/exceptionSet.bt")),
+    ("IllegalResumeAttempt", ObjectId::well_known(74), "(| parent* = Error. exceptionName = 'IllegalResumeAttempt' |)"),
+    ("AmbiguousMessage", AMBIGUOUS_MESSAGE, "(| parent* = Error. exceptionName = 'AmbiguousMessage' |)"),
+    ("BlockCannotReturn", BLOCK_CANNOT_RETURN, "(| parent* = Error. exceptionName = 'BlockCannotReturn' |)"),
+    ("NonBooleanReceiver", NON_BOOLEAN_RECEIVER, "(| parent* = Error. exceptionName = 'NonBooleanReceiver' |)"),
+    ("ArgumentsCountMismatch", ARGUMENTS_COUNT, "(| parent* = Error. exceptionName = 'ArgumentsCountMismatch' |)"),
 ];
 
 /// Records of the image.
@@ -68,7 +92,12 @@ fn constant(object: &str, value: &Expr) -> Result<Value, VmError> {
     let value = match &value.kind {
         ExprKind::Integer(digits) => digits.parse().ok().map(Value::Int),
         ExprKind::Str(text) => Some(Value::Str(text.clone())),
-        ExprKind::Name(name) => named(name),
+        ExprKind::Name(name) => match name.as_str() {
+            "nil" => Some(Value::Nil),
+            "true" => Some(Value::Bool(true)),
+            "false" => Some(Value::Bool(false)),
+            _ => named(name),
+        },
         _ => None,
     };
     value.ok_or_else(|| VmError::new(ErrorKind::Internal, format!("image {object}: a slot holds more than a literal")))

@@ -87,15 +87,9 @@ impl Compiler<'_> {
         };
         self.scopes.push(Scope { code: compiled, names });
         self.body(code)?;
-        // Without a statement that answers: a method answers self, a block nil.
-        let ends = matches!(code.body.last(), Some(Statement::Return(_)));
-        if !ends {
-            if !is_block {
-                self.emit(code.at, Op::Pop)?;
-                self.emit(code.at, Op::Myself)?;
-            }
-            self.emit(code.at, Op::Return)?;
-        }
+        // Methods and blocks answer their last statement, empty ones nil. After a block's `^` the end is reached too, when
+        // the method has ended and a handler resumes.
+        self.emit(code.at, Op::Return)?;
         self.scopes.pop().map(|scope| scope.code).ok_or_else(|| too_large("method"))
     }
 
@@ -248,6 +242,10 @@ impl Compiler<'_> {
                 "nil" => self.constant(at, Value::NIL),
                 "true" => self.constant(at, Value::TRUE),
                 "false" => self.constant(at, Value::FALSE),
+                _ if name.starts_with('_') => {
+                    self.emit(at, Op::Myself)?;
+                    self.message(at, name, &[])
+                }
                 _ => {
                     self.emit(at, Op::Myself)?;
                     let selector = self.selector(name)?;
@@ -552,8 +550,7 @@ fn expr_makes_closures(expr: &Expr) -> bool {
         }
         ExprKind::Send { arguments, .. } => arguments.iter().any(expr_makes_closures),
         ExprKind::Cascade { first, others } => {
-            expr_makes_closures(first)
-                || others.iter().flat_map(|part| &part.arguments).any(expr_makes_closures)
+            expr_makes_closures(first) || others.iter().flat_map(|part| &part.arguments).any(expr_makes_closures)
         }
         ExprKind::Object(slots) => slots.iter().any(|slot| match &slot.kind {
             SlotNodeKind::Constant(value) | SlotNodeKind::Parent { value, .. } => expr_makes_closures(value),

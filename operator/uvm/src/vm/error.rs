@@ -1,7 +1,7 @@
 use batos_covenant::ErrorKind;
 use batos_graph::ObjectId;
 
-use crate::syntax::SyntaxError;
+use crate::{image, syntax::SyntaxError};
 
 /// Why a turn failed, for the person who sent the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +33,20 @@ pub(super) enum Stop {
     /// It needs to know what this name leads to.
     Name(String),
     NotUnderstood(super::turn::NotUnderstood),
+    /// An error that a handler of the language may catch; without one it fails the turn.
+    Raise(ObjectId, VmError),
+    /// Ends the turn; no handler sees it.
     Fail(VmError),
 }
 
-/// A method that fails by its own doing.
+/// A method that fails by its own doing: an `Error`.
 pub(super) fn failed<T>(message: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Fail(VmError::new(ErrorKind::MethodFailed, message)))
+    raise(image::ERROR, message)
+}
+
+/// Raises the exception of the image whose prototype is `prototype`.
+pub(super) fn raise<T>(prototype: ObjectId, message: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Raise(prototype, VmError::new(ErrorKind::MethodFailed, message)))
 }
 
 pub(super) fn limit<T>(message: impl Into<String>) -> Result<T, Stop> {

@@ -72,7 +72,10 @@ pub(super) enum Body {
     Big(Arc<BigInt>),
     Block(Arc<Closure>),
     /// Captured variables, with the context around.
-    Context { variables: Vec<Value>, outer: Option<Handle> },
+    Context {
+        variables: Vec<Value>,
+        outer: Option<Handle>,
+    },
 }
 
 /// Where an object comes from.
@@ -80,7 +83,11 @@ pub(super) enum Body {
 pub(super) enum Origin {
     /// Made in this turn; the number decides its id.
     New(u64),
-    Stored { id: ObjectId, rev: Rev, record: Arc<Record> },
+    Stored {
+        id: ObjectId,
+        rev: Rev,
+        record: Arc<Record>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -283,7 +290,8 @@ impl Heap {
 
     /// Handles of the stored objects that this turn changed.
     pub fn dirty(&self) -> Vec<Handle> {
-        let changed = |cell: &Cell| matches!(cell, Cell::Here(Object { origin: Origin::Stored { .. }, dirty: true, .. }));
+        let changed =
+            |cell: &Cell| matches!(cell, Cell::Here(Object { origin: Origin::Stored { .. }, dirty: true, .. }));
         let places = (0..).map(Handle).zip(&self.cells);
         places.filter(|(_, cell)| changed(cell)).map(|(handle, _)| handle).collect()
     }

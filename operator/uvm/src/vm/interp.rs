@@ -12,7 +12,8 @@ use batos_graph::ObjectId;
 use super::{
     VmError,
     compile::compile,
-    error::{Stop, failed, limit},
+    error::{Stop, failed, limit, raise},
+    exceptions::{Ending, Mark, Unwinding},
     heap::{Body, Closure, Heap, Origin, Slot, SlotType},
     lookup::{Found, lookup, start},
     op::{Code, Op, SlotPlan},
@@ -25,18 +26,19 @@ use crate::{
     syntax::{SlotNodeKind, parse_method},
 };
 
-struct Frame {
+pub(super) struct Frame {
     code: Arc<Code>,
     ip: usize,
     /// First local on the value stack; the receiver lies below it.
-    base: usize,
-    me: Value,
+    pub base: usize,
+    pub me: Value,
     /// Object that holds the method, for resends.
     holder: Option<Handle>,
     context: Option<Handle>,
-    serial: u64,
+    pub serial: u64,
     /// Serial number of the method activation that `^` answers from.
     home: u64,
+    pub mark: Mark,
 }
 
 pub(super) struct Machine {
@@ -45,8 +47,9 @@ pub(super) struct Machine {
     pub names: HashMap<String, Option<ObjectId>>,
     pub fuel: u64,
     pub answer: Value,
-    stack: Vec<Value>,
-    frames: Vec<Frame>,
+    pub stack: Vec<Value>,
+    pub frames: Vec<Frame>,
+    pub unwindings: Vec<Unwinding>,
     serial: u64,
     max_depth: usize,
     max_fuel: u64,
@@ -73,6 +76,7 @@ impl Machine {
             answer: Value::NIL,
             stack: Vec::new(),
             frames: Vec::new(),
+            unwindings: Vec::new(),
             serial: 0,
             max_depth: limits.depth,
             max_fuel: limits.fuel,
@@ -117,7 +121,10 @@ impl Machine {
                 }
                 return Ok(false);
             }
-            self.step()?;
+            match self.step() {
+                Err(Stop::Raise(prototype, error)) => self.signal(prototype, error)?,
+                other => other?,
+            }
         }
         self.answer = self.stack.pop().unwrap_or(Value::NIL);
         Ok(true)
@@ -271,6 +278,7 @@ impl Machine {
                         }
                         return sent;
                     }
+                    Flow::Unwind { target, ending } => return self.unwind(target, ending),
                 }
             }
             Op::Return => {
@@ -280,11 +288,7 @@ impl Machine {
             }
             Op::NonLocalReturn => {
                 let (value, home) = (self.peek(0), frame.home);
-                let Some(index) = self.frames.iter().rposition(|frame| frame.serial == home) else {
-                    return failed("'^' in a block whose method has returned already");
-                };
-                self.leave(index, value);
-                return Ok(());
+                return self.unwind(home, Ending::Answer(value));
             }
             Op::Jump(target) => return self.jump(top, target),
             Op::Loop(target) => {
@@ -322,7 +326,8 @@ impl Machine {
 
     fn branch(&mut self, frame: usize, target: u32, on: bool) -> Result<(), Stop> {
         let Kind::Bool(condition) = self.peek(0).kind() else {
-            return failed(format!("{} is neither true nor false", self.describe(self.peek(0))));
+            let text = format!("{} is neither true nor false", self.describe(self.peek(0)));
+            return raise(image::NON_BOOLEAN_RECEIVER, text);
         };
         self.stack.pop();
         if condition == on {
@@ -333,7 +338,7 @@ impl Machine {
     }
 
     /// Ends the activation `frame` and all above it with `value`.
-    fn leave(&mut self, frame: usize, value: Value) {
+    pub fn leave(&mut self, frame: usize, value: Value) {
         let base = self.frames[frame].base;
         self.frames.truncate(frame);
         self.stack.truncate(base - 1);
@@ -381,7 +386,7 @@ impl Machine {
         };
         self.serial += 1;
         let (serial, home) = (self.serial, home.unwrap_or(self.serial));
-        self.frames.push(Frame { code, ip: 0, base, me, holder, context, serial, home });
+        self.frames.push(Frame { code, ip: 0, base, me, holder, context, serial, home, mark: Mark::None });
         Ok(())
     }
 
@@ -457,7 +462,8 @@ impl Machine {
         }
         let code = self.method(slot)?;
         if code.arguments != count {
-            return failed(format!("{:?} takes {} arguments, not {count}", code.name, code.arguments));
+            let text = format!("{:?} takes {} arguments, not {count}", code.name, code.arguments);
+            return raise(image::ARGUMENTS_COUNT, text);
         }
         self.burn()?;
         self.activate(code, self.stack[at], Some(holder), None, None)
@@ -516,33 +522,100 @@ impl Machine {
         let receiver = self.stack[at];
         let handler = self.heap.symbols.intern("doesNotUnderstand:");
         let from = start(&mut self.heap, receiver)?;
+        let trying = |frame: &Frame| frame.mark == Mark::Missing(selector) && frame.me == receiver;
         if selector != handler
+            && !self.frames.iter().any(trying)
             && let Some(Found::Slot { holder, index }) = lookup(&self.heap, from, handler, None)?
         {
             let arguments = self.stack[at + 1..].to_vec();
             let message = self.message(selector, arguments, receiver)?;
             self.stack.truncate(at + 1);
             self.stack.push(message);
-            return self.answer_slot(at, 1, holder, index);
+            let below = self.frames.len();
+            self.answer_slot(at, 1, holder, index)?;
+            if let Some(frame) = self.frames.get_mut(below) {
+                frame.mark = Mark::Missing(selector);
+            }
+            return Ok(());
         }
-        let shapes = self.stack[at + 1..].iter().map(|argument| self.shape(*argument).to_owned()).collect();
+        let arguments = self.stack[at + 1..].to_vec();
+        if !self.has_handler() {
+            return Err(Stop::NotUnderstood(self.missing(receiver, name, &arguments)));
+        }
+        // An enclosing handler wins over making.
+        let prototype = self.touch_exception(image::MESSAGE_NOT_UNDERSTOOD)?;
+        let message = self.message(selector, arguments, receiver)?;
+        let exception = self.child(Value::object(prototype), &[("message", message)])?;
+        self.stack.truncate(at);
+        self.stack.push(exception);
+        let signal = self.heap.symbols.intern("signal");
+        self.send(signal, 0, Route::Normal)
+    }
+
+    /// A message that nobody understands, for those outside.
+    pub fn missing(&self, receiver: Value, selector: String, arguments: &[Value]) -> NotUnderstood {
+        let shapes = arguments.iter().map(|argument| self.shape(*argument).to_owned()).collect();
         let receiver = receiver.as_object().and_then(|handle| match &self.heap.get(handle).ok()?.origin {
             Origin::Stored { id, .. } => Some(*id),
             Origin::New(_) => None,
         });
-        Err(Stop::NotUnderstood(NotUnderstood { receiver, selector: name, shapes }))
+        NotUnderstood { receiver, selector, shapes }
+    }
+
+    /// Turns the failure of the running instruction into an exception; its answer is the instruction's.
+    fn signal(&mut self, prototype: ObjectId, error: VmError) -> Result<(), Stop> {
+        if !self.has_handler() {
+            return Err(Stop::Fail(error));
+        }
+        let prototype = self.touch_exception(prototype)?;
+        let text = self.heap.string(&error.message)?;
+        let exception = self.child(Value::object(prototype), &[("messageTextOrNil", text)])?;
+        let Some(frame) = self.frames.last_mut() else { return Err(Stop::Fail(error)) };
+        let operands = match frame.code.ops[frame.ip] {
+            Op::Send { arguments, .. }
+            | Op::SelfSend { arguments, .. }
+            | Op::Resend { arguments, .. }
+            | Op::Directed { arguments, .. }
+            | Op::Primitive { arguments, .. } => arguments as usize + 1,
+            // The branch is taken again on what the exception answers.
+            Op::JumpIfFalse(_) | Op::JumpIfTrue(_) => {
+                frame.ip = frame.ip.wrapping_sub(1);
+                1
+            }
+            _ => 0,
+        };
+        self.stack.truncate(self.stack.len() - operands);
+        self.stack.push(exception);
+        let signal = self.heap.symbols.intern("signal");
+        self.send(signal, 0, Route::Normal)
+    }
+
+    /// Starts an activation anew.
+    pub fn restart(&mut self, index: usize, receiver: Option<Value>) {
+        let frame = &mut self.frames[index];
+        frame.ip = 0;
+        frame.mark = Mark::None;
+        if let Some(receiver) = receiver {
+            frame.me = receiver;
+        }
+        self.stack.truncate(frame.base + frame.code.variables);
     }
 
     /// The message that was not understood, as an object.
     fn message(&mut self, selector: Symbol, arguments: Vec<Value>, receiver: Value) -> Result<Value, Stop> {
         let arguments = self.heap.array(arguments)?;
         let parent = Value::object(self.heap.refer(image::MESSAGE_TRAITS));
+        let sender = self.frames.last().map_or(Value::NIL, |frame| frame.me);
+        let attempt = Value::int(1).unwrap_or(Value::NIL);
         let mut slot = |name, kind, value| Slot { name: self.heap.symbols.intern(name), kind, value };
         let slots = vec![
             slot("parent", SlotType::Parent, parent),
             slot("selector", SlotType::Constant, Value::symbol(selector)),
             slot("arguments", SlotType::Constant, arguments),
             slot("receiver", SlotType::Constant, receiver),
+            slot("sender", SlotType::Constant, sender),
+            slot("lookupStart", SlotType::Constant, receiver),
+            slot("attempt", SlotType::Constant, attempt),
         ];
         self.heap.create(slots, Body::Plain).map(Value::object)
     }

@@ -71,7 +71,7 @@ pub(super) fn lookup(
             (Some(slot), None) => found = Some(slot),
             (Some(slot), Some(other)) if slot != other => {
                 let text = format!("{:?} is ambiguous: it was found in two parents", heap.symbols.name(selector));
-                return Err(Stop::Fail(VmError::new(ErrorKind::Ambiguous, text)));
+                return Err(Stop::Raise(image::AMBIGUOUS_MESSAGE, VmError::new(ErrorKind::Ambiguous, text)));
             }
             (Some(_), Some(_)) => {}
             (None, _) => {

@@ -2,6 +2,7 @@
 
 mod compile;
 mod error;
+mod exceptions;
 mod heap;
 mod interp;
 mod lookup;

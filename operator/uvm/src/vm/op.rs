@@ -20,9 +20,15 @@ pub(super) enum Op {
     /// `v → v`
     SetLocal(u16),
     /// `→ captured variable`, `depth` contexts out
-    Captured { depth: u8, index: u16 },
+    Captured {
+        depth: u8,
+        index: u16,
+    },
     /// `v → v`
-    SetCaptured { depth: u8, index: u16 },
+    SetCaptured {
+        depth: u8,
+        index: u16,
+    },
     /// `v →`
     Pop,
     /// `v → v v`
@@ -36,15 +42,31 @@ pub(super) enum Op {
     /// `data of the slots … → object`
     Object(u16),
     /// `receiver a1 … an → answer`
-    Send { selector: u16, arguments: u8 },
+    Send {
+        selector: u16,
+        arguments: u8,
+    },
     /// As `Send` to self; a unary selector that is not understood may be the name of an object.
-    SelfSend { selector: u16, arguments: u8 },
+    SelfSend {
+        selector: u16,
+        arguments: u8,
+    },
     /// `self a1 … an → answer`; lookup starts in the parents of the method's holder
-    Resend { selector: u16, arguments: u8 },
+    Resend {
+        selector: u16,
+        arguments: u8,
+    },
     /// As `Resend`, in the parent slot `parent` alone
-    Directed { selector: u16, parent: u16, arguments: u8 },
+    Directed {
+        selector: u16,
+        parent: u16,
+        arguments: u8,
+    },
     /// `receiver a1 … an → answer`
-    Primitive { primitive: u16, arguments: u8 },
+    Primitive {
+        primitive: u16,
+        arguments: u8,
+    },
     /// Answers the top from this activation.
     Return,
     /// Answers the top from the method in which this block was written.

@@ -5,23 +5,35 @@ use std::cmp::Ordering;
 use num_bigint::BigInt;
 
 use super::{
-    error::{Stop, failed, limit},
+    error::{Stop, failed, limit, raise},
+    exceptions::{self, Ending},
     heap::{Body, Origin, Slot, SlotType},
     interp::Machine,
     value::{Handle, Kind, Symbol, Value},
 };
+use crate::image;
 
 /// What comes of a primitive.
 pub(super) enum Flow {
     Value(Value),
     /// The receiver, a block, is called.
-    Block { arguments: Vec<Value> },
+    Block {
+        arguments: Vec<Value>,
+    },
     /// The receiver is sent a message.
-    Send { selector: Symbol, arguments: Vec<Value> },
+    Send {
+        selector: Symbol,
+        arguments: Vec<Value>,
+    },
+    /// The activation `target` and all above it end; `ensure:` blocks run on the way.
+    Unwind {
+        target: u64,
+        ending: Ending,
+    },
 }
 
 type Result<T = Value> = std::result::Result<T, Stop>;
-type Primitive = fn(&mut Machine, Value, &[Value]) -> Result<Flow>;
+pub(super) type Primitive = fn(&mut Machine, Value, &[Value]) -> Result<Flow>;
 
 const TABLE: &[(&str, Primitive)] = &[
     ("_Clone", |m, me, _| clone(m, me).map(Flow::Value)),
@@ -62,7 +74,10 @@ const TABLE: &[(&str, Primitive)] = &[
         let (text, index) = (text(m, me)?, index(m, arg(a, 0))?);
         match text.chars().nth(index) {
             Some(c) => m.heap.string(&c.to_string()).map(Flow::Value),
-            None => failed(format!("index {} is outside 1 to {}", index + 1, text.chars().count())),
+            None => raise(
+                image::SUBSCRIPT_OUT_OF_BOUNDS,
+                format!("index {} is outside 1 to {}", index + 1, text.chars().count()),
+            ),
         }
     }),
     ("_StrConcat:", |m, me, a| {
@@ -79,7 +94,7 @@ const TABLE: &[(&str, Primitive)] = &[
                 let part: String = text.chars().skip(from).take(to - from).collect();
                 m.heap.string(&part).map(Flow::Value)
             }
-            None => failed(format!("the part is outside 1 to {size}")),
+            None => raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("the part is outside 1 to {size}")),
         }
     }),
     ("_StrUpper", |m, me, _| text(m, me).and_then(|t| m.heap.string(&t.to_uppercase())).map(Flow::Value)),
@@ -115,14 +130,16 @@ const TABLE: &[(&str, Primitive)] = &[
         let elements = array(m, me)?;
         match elements.get(index) {
             Some(element) => Ok(Flow::Value(*element)),
-            None => failed(format!("index {} is outside 1 to {}", index + 1, elements.len())),
+            None => {
+                raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("index {} is outside 1 to {}", index + 1, elements.len()))
+            }
         }
     }),
     ("_ArrayAt:Put:", |m, me, a| {
         let (index, value) = (index(m, arg(a, 0))?, arg(a, 1));
         let size = array(m, me)?.len();
         let Some(handle) = me.as_object().filter(|_| index < size) else {
-            return failed(format!("index {} is outside 1 to {size}", index + 1));
+            return raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("index {} is outside 1 to {size}", index + 1));
         };
         let object = m.heap.get_mut(handle)?;
         object.dirty = true;
@@ -139,19 +156,24 @@ const TABLE: &[(&str, Primitive)] = &[
     }),
 ];
 
+/// All primitives; a primitive's number is its place here.
+fn all() -> impl Iterator<Item = &'static (&'static str, Primitive)> {
+    TABLE.iter().chain(exceptions::TABLE)
+}
+
 /// Number of the primitive `name`.
 pub(super) fn find(name: &str) -> Option<u16> {
-    TABLE.iter().position(|(other, _)| *other == name).and_then(|index| u16::try_from(index).ok())
+    all().position(|(other, _)| *other == name).and_then(|index| u16::try_from(index).ok())
 }
 
 pub(super) fn run(machine: &mut Machine, primitive: u16, me: Value, arguments: &[Value]) -> Result<Flow> {
-    match TABLE.get(usize::from(primitive)) {
+    match all().nth(usize::from(primitive)) {
         Some((_, run)) => run(machine, me, arguments),
         None => failed("unknown primitive"),
     }
 }
 
-fn arg(arguments: &[Value], index: usize) -> Value {
+pub(super) fn arg(arguments: &[Value], index: usize) -> Value {
     arguments.get(index).copied().unwrap_or(Value::NIL)
 }
 
@@ -195,7 +217,7 @@ fn index(m: &Machine, value: Value) -> Result<usize> {
     let n = integer(m, value)?;
     match usize::try_from(n).ok().and_then(|n| n.checked_sub(1)) {
         Some(index) => Ok(index),
-        None => failed(format!("index {n} is less than 1")),
+        None => raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("index {n} is less than 1")),
     }
 }
 
@@ -269,7 +291,7 @@ fn arithmetic(m: &mut Machine, operation: Operation, left: Value, right: Value) 
     };
     let zero = BigInt::ZERO;
     if b == zero && matches!(operation, Divide | FloorDivide | Modulo) {
-        return failed(format!("ZeroDivide: {a} divided by 0"));
+        return raise(image::ZERO_DIVIDE, format!("{a} divided by 0"));
     }
     if matches!(operation, Multiply) && a.bits() + b.bits() > MAX_BITS {
         return limit(format!("an integer of more than {MAX_BITS} bits"));
@@ -293,7 +315,7 @@ fn arithmetic(m: &mut Machine, operation: Operation, left: Value, right: Value) 
 
 fn floating(operation: Operation, a: f64, b: f64) -> Result {
     if b == 0.0 && matches!(operation, Operation::Divide | Operation::FloorDivide | Operation::Modulo) {
-        return failed(format!("ZeroDivide: {a} divided by 0"));
+        return raise(image::ZERO_DIVIDE, format!("{a} divided by 0"));
     }
     Ok(Value::float(match operation {
         Operation::Add => a + b,

@@ -49,7 +49,10 @@ pub enum Exit {
     /// The slice of fuel is used up: call `run` again.
     Paused,
     /// Supply these and call `run` again.
-    Fault { objects: Vec<ObjectId>, names: Vec<String> },
+    Fault {
+        objects: Vec<ObjectId>,
+        names: Vec<String>,
+    },
     NotUnderstood(NotUnderstood),
     Failed(VmError),
 }
@@ -127,7 +130,7 @@ impl Turn {
             Err(Stop::Object(id)) => Exit::Fault { objects: vec![id], names: Vec::new() },
             Err(Stop::Name(name)) => Exit::Fault { objects: Vec::new(), names: vec![name] },
             Err(Stop::NotUnderstood(missing)) => Exit::NotUnderstood(missing),
-            Err(Stop::Fail(mut error)) => {
+            Err(Stop::Fail(mut error) | Stop::Raise(_, mut error)) => {
                 error.stack = self.machine.backtrace();
                 Exit::Failed(error)
             }
@@ -172,7 +175,7 @@ impl Turn {
 fn value_of(heap: &mut Heap, wire: &Wire, depth: usize) -> Result<Value, VmError> {
     let bad = |text: String| VmError::new(ErrorKind::BadRequest, text);
     let stopped = |stop: Stop| match stop {
-        Stop::Fail(error) => error,
+        Stop::Fail(error) | Stop::Raise(_, error) => error,
         _ => VmError::new(ErrorKind::Internal, "an argument stopped the turn"),
     };
     Ok(match wire {
@@ -196,7 +199,11 @@ fn value_of(heap: &mut Heap, wire: &Wire, depth: usize) -> Result<Value, VmError
             match (text("$ref").map(str::parse), text("$int").map(str::parse)) {
                 (Some(Ok(id)), _) => Value::object(heap.refer(id)),
                 (_, Some(Ok(n))) => heap.integer(n).map_err(stopped)?,
-                _ => return Err(bad(format!("{wire} is no argument: a map is {{\"$ref\": id}} or {{\"$int\": digits}}"))),
+                _ => {
+                    return Err(bad(format!(
+                        "{wire} is no argument: a map is {{\"$ref\": id}} or {{\"$int\": digits}}"
+                    )));
+                }
             }
         }
     })
@@ -269,7 +276,8 @@ impl Harvest<'_> {
                     Err(_) => graph::Value::BigInt(n.to_string()),
                 },
                 Some(Body::Block(_)) => {
-                    let text = format!("{place}: a block cannot be stored as data yet; setSlot:value: makes a method of it");
+                    let text =
+                        format!("{place}: a block cannot be stored as data yet; setSlot:value: makes a method of it");
                     return Err(VmError::new(ErrorKind::MethodFailed, text));
                 }
                 _ => graph::Value::Ref(self.refer(handle)?),

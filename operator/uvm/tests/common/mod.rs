@@ -1,0 +1,63 @@
+//! A universe in memory that lets every object be faulted in once.
+
+use std::{collections::HashMap, sync::Arc};
+
+use batos_graph::{ObjectId, Record, Rev};
+use batos_uvm::{
+    image,
+    vm::{Effects, Exit, Limits, Turn, VmError},
+};
+
+pub struct World {
+    pub records: HashMap<ObjectId, (Rev, Arc<Record>)>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let image = image::genesis().unwrap();
+        Self { records: image.into_iter().map(|(id, record)| (id, (1, Arc::new(record)))).collect() }
+    }
+
+    pub fn name(&self, name: &str) -> Option<ObjectId> {
+        self.records.iter().find(|(_, (_, record))| record.name.as_deref() == Some(name)).map(|(id, _)| *id)
+    }
+
+    /// Runs to an exit that is neither a pause nor a fault.
+    pub fn run(&self, turn: &mut Turn) -> Exit {
+        loop {
+            match turn.run(u64::MAX) {
+                Exit::Paused => {}
+                Exit::Fault { objects, names } => {
+                    objects.into_iter().for_each(|id| turn.supply(id, self.records.get(&id).cloned()));
+                    names.iter().for_each(|name| turn.supply_name(name, self.name(name)));
+                }
+                exit => return exit,
+            }
+        }
+    }
+
+    pub fn eval_within(&self, source: &str, limits: Limits) -> Result<Effects, VmError> {
+        let mut turn = Turn::eval(image::GENESIS, source, limits, [7; 32])?;
+        match self.run(&mut turn) {
+            Exit::Done => turn.effects(),
+            Exit::Failed(error) => Err(error),
+            Exit::NotUnderstood(missing) => {
+                Err(VmError::new(batos_covenant::ErrorKind::NotUnderstood, missing.selector))
+            }
+            exit => panic!("{exit:?}"),
+        }
+    }
+
+    pub fn eval(&self, source: &str) -> Result<Effects, VmError> {
+        self.eval_within(source, Limits::default())
+    }
+
+    /// Asserts what `source` answers, as JSON.
+    #[track_caller]
+    pub fn answers(&self, source: &str, wanted: &str) {
+        match self.eval(source) {
+            Ok(effects) => assert_eq!(effects.answer.to_string(), wanted, "{source}"),
+            Err(error) => panic!("{source}: {error} {:?}", error.stack),
+        }
+    }
+}
