@@ -31,7 +31,7 @@ pub struct Send {
     /// Name or id of the object
     object: String,
     /// The message: a selector with its arguments
-    #[arg(required = true, num_args = 1.., allow_hyphen_values = true, value_name = "MESSAGE")]
+    #[arg(required = true, num_args = 1.., allow_negative_numbers = true, value_name = "MESSAGE")]
     message: Vec<String>,
     /// Message id: a repeat with the same id gets the first reply and does nothing
     #[arg(long)]
