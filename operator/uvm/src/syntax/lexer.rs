@@ -39,6 +39,8 @@ pub(super) enum Token {
 
 /// Longest source, in bytes.
 pub const MAX_SOURCE: usize = 64 * 1024;
+/// Largest exponent of an integer literal: `1e3`.
+const MAX_EXPONENT: usize = 4096;
 const BINARY: &str = "+-*/\\<>=~@%&|,?!";
 
 pub(super) struct Lexer<'a> {
@@ -254,7 +256,17 @@ impl<'a> Lexer<'a> {
         if is_scaled {
             self.next();
             let minus = if self.eat("-") { "-" } else { "" };
-            text = format!("{text}e{minus}{}", self.take(|c| c.is_ascii_digit()));
+            let exponent = self.take(|c| c.is_ascii_digit());
+            if !is_fraction && minus.is_empty() {
+                // Exact, as an integer is.
+                let Some(zeros) = exponent.parse().ok().filter(|zeros| *zeros <= MAX_EXPONENT) else {
+                    return Err(self.error(format!("exponent {exponent} is larger than {MAX_EXPONENT}")));
+                };
+                let digits = format!("{}{}", text.trim_start_matches('0'), "0".repeat(zeros));
+                let is_zero = digits.chars().all(|c| c == '0');
+                return Ok(Token::Integer(if is_zero { "0".to_owned() } else { format!("{sign}{digits}") }));
+            }
+            text = format!("{text}e{minus}{exponent}");
         }
         if !is_fraction && !is_scaled {
             let digits = text.trim_start_matches('0');

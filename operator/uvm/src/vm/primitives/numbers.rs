@@ -66,7 +66,6 @@ pub(super) const TABLE: &[Entry] = &[
         if bits > MAX_BITS && !unit {
             return limit(format!("an integer of more than {MAX_BITS} bits"));
         }
-        work(m, usize::try_from(bits / 64 * (bits / 4096)).unwrap_or(usize::MAX))?;
         if unit {
             let negative = numerator.is_negative() && exponent % 2 == 1;
             let power = if numerator.is_zero() && exponent > 0 {
@@ -78,6 +77,7 @@ pub(super) const TABLE: &[Entry] = &[
             };
             return m.heap.integer(power.into()).map(Flow::Value);
         }
+        work(m, usize::try_from(bits / 64 * (bits / 4096)).unwrap_or(usize::MAX))?;
         ratio(m, numerator.pow(exponent), denominator.pow(exponent))
     }),
     ("_Power:", |m, me, a| real(m, me, arg(a, 0), f64::powf)),
