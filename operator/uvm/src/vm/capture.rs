@@ -30,7 +30,7 @@ pub(super) fn is_inlined(receiver: &Expr, selector: &str, arguments: &[Expr]) ->
 /// A literal step whose sign is known.
 fn is_number(expr: &Expr) -> bool {
     match &expr.kind {
-        ExprKind::Integer(digits) => digits.trim_start_matches(['-', '0']) != "",
+        ExprKind::Integer(digits) => !digits.trim_start_matches(['-', '0']).is_empty(),
         ExprKind::Float(value) => *value != 0.0,
         _ => false,
     }

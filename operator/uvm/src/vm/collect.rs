@@ -5,7 +5,7 @@
 
 use super::{
     error::Stop,
-    heap::{Body, COLLECT_BYTES, Cell, Heap, OBJECT_BYTES, Origin},
+    heap::{Body, Cell, Heap, OBJECT_BYTES, Origin, step},
     map::reserved,
     value::{Handle, Value},
 };
@@ -73,7 +73,7 @@ impl Heap {
         // Caches may name what is gone.
         self.epoch += 1;
         self.allocated = live;
-        self.threshold = live.saturating_add(live.max(COLLECT_BYTES));
+        self.threshold = live.saturating_add(live.max(step(self.limit)));
         match live > self.limit {
             true => self.too_large(),
             false => Ok(()),

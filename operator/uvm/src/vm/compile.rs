@@ -482,7 +482,7 @@ impl Compiler<'_> {
                 let context = compiler.context(at, context)?;
                 compiler.emit(at, Op::Captured { to, context, index })
             }),
-            None => self.to_self(at, name, &[], Route::Implicit, to),
+            None => self.send_to_self(at, name, &[], Route::Implicit, to),
         }
     }
 
@@ -581,11 +581,11 @@ impl Compiler<'_> {
                     compiler.arguments_and_send(at, window, selector, arguments, Route::Normal, to)
                 })
             }
-            Receiver::ImplicitSelf => self.to_self(at, selector, arguments, Route::Implicit, to),
-            Receiver::Resend => self.to_self(at, selector, arguments, Route::Resend, to),
+            Receiver::ImplicitSelf => self.send_to_self(at, selector, arguments, Route::Implicit, to),
+            Receiver::Resend => self.send_to_self(at, selector, arguments, Route::Resend, to),
             Receiver::DirectedResend(parent) => {
                 let parent = self.symbols.intern(parent);
-                self.to_self(at, selector, arguments, Route::Directed(parent), to)
+                self.send_to_self(at, selector, arguments, Route::Directed(parent), to)
             }
         }
     }
@@ -600,7 +600,7 @@ impl Compiler<'_> {
         Ok((a, b))
     }
 
-    fn to_self(&mut self, at: Position, selector: &str, arguments: &[Expr], route: Route, to: Reg) -> Compiled {
+    fn send_to_self(&mut self, at: Position, selector: &str, arguments: &[Expr], route: Route, to: Reg) -> Compiled {
         self.message_by(at, 0, selector, arguments, route, to)
     }
 

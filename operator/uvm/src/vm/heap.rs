@@ -133,8 +133,6 @@ pub(super) struct Heap {
 pub(super) const OBJECT_BYTES: usize = 64;
 /// Bytes charged for a slot.
 pub(super) const SLOT_BYTES: usize = 16;
-/// Bytes that are allocated between two collections at least.
-pub(super) const COLLECT_BYTES: usize = 4 << 20;
 
 /// Traits of the reserved maps, in their order.
 const TRAITS: [ObjectId; 12] = [
@@ -183,7 +181,7 @@ impl Heap {
             epoch: 0,
             created: 0,
             allocated: 0,
-            threshold: COLLECT_BYTES,
+            threshold: step(limit),
             limit,
         }
     }
@@ -193,7 +191,7 @@ impl Heap {
     pub fn charge(&mut self, bytes: usize) -> Result<(), Stop> {
         self.allocated = self.allocated.saturating_add(bytes);
         // Garbage may be among it until the next safe point; what is live there is held against the limit itself.
-        match self.allocated > self.limit.saturating_mul(2).saturating_add(COLLECT_BYTES) || bytes > self.limit {
+        match self.allocated > self.limit.saturating_mul(3) || bytes > self.limit {
             true => self.too_large(),
             false => Ok(()),
         }
@@ -439,8 +437,9 @@ impl Heap {
         self.refuse_kernel(handle)?;
         let object = self.get(handle)?;
         let (at, count, map) = (object.at as usize, object.words as usize, object.map);
-        let has_slots = map == reserved::EMPTY || map.0 > reserved::EMPTY.0;
-        let Some(map) = self.maps.with_slot(map, name).filter(|_| has_slots) else {
+        // A constant of that name gives way.
+        let is_new = map.0 >= reserved::EMPTY.0 && self.maps.get(map).is_some_and(|map| map.find(name).is_none());
+        let Some(map) = is_new.then(|| self.maps.with_slot(map, name)).flatten() else {
             return self.put_slot(handle, Slot { name, kind: SlotType::Assignable, value });
         };
         self.charge((count + 2) * SLOT_BYTES)?;
@@ -545,6 +544,11 @@ impl Heap {
             _ => None,
         })
     }
+}
+
+/// Bytes that are allocated between two collections at least.
+pub(super) fn step(limit: usize) -> usize {
+    (limit / 4).min(4 << 20)
 }
 
 fn push(cells: &mut Vec<Cell>, cell: Cell) -> Handle {

@@ -22,6 +22,12 @@ impl Machine {
     /// Runs; true when done, false when the slice is used up.
     pub fn run(&mut self, slice: u64) -> Result<bool, Stop> {
         self.pause = self.fuel.saturating_sub(slice);
+        if self.fuel == self.max_fuel
+            && let Some(me) = self.stack.first().and_then(|me| me.as_object())
+        {
+            // Self of the first code is there from the beginning, so that nothing it does tells whether it was loaded.
+            self.heap.get(me)?;
+        }
         loop {
             match self.execute() {
                 Ok(true) => return Ok(true),

@@ -44,12 +44,14 @@ struct Entry {
     sets: Option<Symbol>,
 }
 
+/// Whether it belongs to the image, and the text.
+type Source = (bool, Arc<str>);
 type Chunk = Box<[OnceLock<Entry>]>;
 
 struct Table {
     chunks: [OnceLock<Chunk>; 20],
     indices: RwLock<HashMap<Arc<str>, Symbol>>,
-    codes: Mutex<HashMap<(bool, Arc<str>), Arc<Code>>>,
+    codes: Mutex<HashMap<Source, Arc<Code>>>,
 }
 
 static CURRENT: LazyLock<RwLock<Arc<Table>>> = LazyLock::new(|| RwLock::new(Arc::new(Table::new())));

@@ -189,7 +189,7 @@ pub(super) const TABLE: &[Entry] = &[
             for element in elements {
                 texts.push((super::text(m, *element)?, *element));
             }
-            texts.sort_by(|(a, _), (b, _)| a.cmp(b));
+            texts.sort_by_key(|(text, _)| *text);
             texts.into_iter().map(|(_, element)| element).collect()
         } else if is_all(elements, |value| Ok(matches!(value.kind(), Kind::Char(_))))? {
             let mut characters = elements.to_vec();

@@ -179,10 +179,10 @@ fn kind_of(m: &mut Machine, me: Value) -> Result<String> {
 
 /// What a value delegates to first; nil for an object without parents.
 fn parent(m: &mut Machine, me: Value) -> Result {
-    if let Some(handle) = me.as_object() {
-        if let Some(parent) = m.heap.parents(handle)?.first() {
-            return Ok(Value::object(*parent));
-        }
+    if let Some(handle) = me.as_object()
+        && let Some(parent) = m.heap.parents(handle)?.first()
+    {
+        return Ok(Value::object(*parent));
     }
     let start = lookup::start(&m.heap, me)?;
     let traits = start.into_iter().map(Value::object).find(|start| *start != me);
