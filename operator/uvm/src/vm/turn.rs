@@ -294,11 +294,6 @@ impl Harvest<'_> {
             Origin::New(_) => (None, Record::default()),
             Origin::Stored { rev, record, .. } => (Some(*rev), (**record).clone()),
         };
-        if old.is_kernel {
-            let name = old.name.clone().unwrap_or_else(|| id.to_string());
-            let text = format!("{name} belongs to the image: a message may not change it");
-            return Err(VmError::new(ErrorKind::Forbidden, text));
-        }
         let mut slots = Vec::with_capacity(object.slots.len());
         for slot in &object.slots {
             let name = self.heap.symbols.name(slot.name).to_owned();
