@@ -86,7 +86,7 @@ control_plane_up() {
     --use-service-account-credentials=true --service-account-private-key-file="$BED/pki/accounts.key" \
     --root-ca-file="$BED/pki/ca.crt" --cluster-signing-cert-file="$BED/pki/ca.crt" \
     --cluster-signing-key-file="$BED/pki/ca.key" --leader-elect=false --secure-port=0 \
-    --kube-api-qps=200 --kube-api-burst=400
+    --flex-volume-plugin-dir="$BED/volume-plugins" --kube-api-qps=200 --kube-api-burst=400
   start kube-scheduler "$tools" --kubeconfig="$BED/scheduler.kubeconfig" --leader-elect=false --secure-port=0 \
     --kube-api-qps=200 --kube-api-burst=400
   "$tools" kwok-manifests crd | kubectl apply -f - >/dev/null

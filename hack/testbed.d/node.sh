@@ -3,6 +3,8 @@
 
 NODE=node-0
 CGROUP=batos-testbed
+# Where containerd, CNI and the kubelet leave things whatever they are told.
+HABITATS=(/run/containerd /var/lib/cni /var/lib/kubelet /var/log/containers)
 # The kubelet overwrites these.
 SYSCTLS=(vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes)
 
@@ -50,6 +52,9 @@ node_up() {
   for name in "${SYSCTLS[@]}"; do
     echo "$name = $(sysctl -n "$name")"
   done >"$BED/node/sysctl"
+  for name in "${HABITATS[@]}"; do
+    [[ -e $name ]] || echo "$name"
+  done >"$BED/node/new"
   cgroups_up
   containerd_up
   load_images "$KUBE_BIN/pause.tar" "$@"
@@ -114,7 +119,7 @@ tlsPrivateKeyFile: $BED/pki/kubelet.key
 makeIPTablesUtilChains: false
 resolvConf: /etc/resolv.conf
 podLogsDir: $BED/node/logs
-volumePluginDir: $BED/node/volume-plugins
+volumePluginDir: $BED/volume-plugins
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 200Mi, nodefs.available: 1%, imagefs.available: 1%}
 maxPods: 50
@@ -164,40 +169,41 @@ node_ready() {
   wait_until 30 "GPU of $NODE" advertise_gpu
 }
 
-# Works on whatever is left of a node, also when neither the API server nor containerd answers.
+# Works on whatever is left of a node, also when neither the API server nor containerd answered any more.
 node_down() {
   [[ -d $BED/node ]] || return 0
-  local name directory file ids
-  for name in kubelet kube-proxy; do stop "$name" & done
-  wait
-  for directory in $(cgroups); do
-    find "$directory" -name cgroup.procs -exec cat {} + 2>/dev/null
-  done | sort -u | xargs -r kill -KILL 2>/dev/null || true
-  stop containerd
+  local directory file id
+  # Until their cgroups are empty: a process that is dying still holds its mounts.
+  kill_all "processes of pods" pod_processes
   kill_strays
-  if [[ -e $BED/node/nft-tables-are-ours ]]; then
-    for name in ip ip6; do nft delete table "$name" kube-proxy 2>/dev/null || true; done
-  fi
-  awk -v bed="$BED/" 'index($2, bed) == 1 {print $2}' /proc/mounts | sort -r | while read -r name; do
-    umount -l "$name" || true
+  for file in "$BED"/node/run/io.containerd.runtime.v2.task/k8s.io/*/; do
+    id=$(basename "$file")
+    rm -rf "/run/containerd/runc/k8s.io/$id"
+    [[ ! -e $file/address ]] || rm -f "$(sed 's|^unix://||' "$file/address")"
   done
-  # A cgroup stays busy until its last process has been reaped.
-  for directory in $(cgroups); do
-    for ((tries = 0; tries < 50; tries++)); do
-      find "$directory" -depth -type d -exec rmdir {} + 2>/dev/null || true
-      [[ -d $directory ]] || break
-      sleep 0.1
-    done
-  done
-  sysctl -q -p "$BED/node/sysctl" >/dev/null || true
-  # The CNI library and the kubelet note pods in places that cannot be configured.
   for file in /var/lib/cni/results/"$BRIDGE"-*; do
-    [[ -e $file ]] || continue
-    ids=${file#*/"$BRIDGE"-}
-    rm -f "$file" "/var/lib/cni/results/cni-loopback-${ids%-eth0}-lo"
+    id=${file#*/"$BRIDGE"-}
+    rm -f "$file" "/var/lib/cni/results/cni-loopback-${id%-eth0}-lo"
   done
   for file in /var/log/containers/*.log; do
     [[ $(readlink "$file") != "$BED"/* ]] || rm -f "$file"
   done
-  rmdir --ignore-fail-on-non-empty /var/lib/cni/results /var/lib/cni /var/log/containers 2>/dev/null || true
+  [[ ! -e $BED/node/new ]] || xargs -r rm -rf <"$BED/node/new"
+  if [[ -e $BED/node/nft-tables-are-ours ]]; then
+    for file in ip ip6; do nft delete table "$file" kube-proxy 2>/dev/null || true; done
+  fi
+  awk -v bed="$BED/" 'index($2, bed) == 1 {print $2}' /proc/mounts | sort -r | while read -r file; do
+    umount -l "$file" || true
+  done
+  for directory in $(cgroups); do
+    find "$directory" -depth -type d -exec rmdir {} + 2>/dev/null || true
+  done
+  [[ ! -e $BED/node/sysctl ]] || sysctl -q -p "$BED/node/sysctl" >/dev/null || true
+}
+
+pod_processes() {
+  local directory
+  for directory in $(cgroups); do
+    find "$directory" -name cgroup.procs -exec cat {} + 2>/dev/null || true
+  done | sort -u
 }

@@ -116,14 +116,29 @@ list_processes() {
   done
 }
 
-# What was started just before its pid would have been noted, and containerd's shims, which outlive it by design.
-kill_strays() {
+# Prints the pids of what is still ours: started just before its pid would have been noted, or one of containerd's
+# shims, which outlive it by design.
+strays() {
   local process argument
   for process in /proc/[0-9]*; do
     mapfile -d '' -t argument <"$process/cmdline" || continue
     if [[ ${argument[0]:-} == "$BED"/bin/* || ${argument[1]:-} == "$BED"/bin/* ]] \
       || [[ ${argument[0]:-} == *containerd-shim* && " ${argument[*]} " == *" $BED/containerd.sock "* ]]; then
-      kill -KILL "${process#/proc/}" 2>/dev/null || true
+      echo "${process#/proc/}"
     fi
   done 2>/dev/null
+}
+
+kill_strays() { kill_all "own processes" strays; }
+
+# kill_all WHAT COMMAND... kills the processes whose pids COMMAND prints, until it prints none.
+kill_all() {
+  local what=$1 end=$((SECONDS + 20)) pids
+  shift
+  while pids=$("$@") && [[ -n $pids ]]; do
+    ((SECONDS < end)) || die "$what cannot be killed: ${pids//$'\n'/ }"
+    # shellcheck disable=SC2086 # one word a pid
+    kill -KILL $pids 2>/dev/null || true
+    sleep 0.05
+  done
 }
