@@ -7,8 +7,8 @@ NODE_COMMANDS=(containerd containerd-shim-runc-v2 ctr runc /usr/lib/cni/bridge n
 # Prints the directory of the binaries of tests/NAME; its name follows from the sources.
 built() {
   local digest
-  digest=$(cd "$ROOT/tests/$1" && find . -type f \( -name '*.go' -o -name 'go.*' -o -name '*.c' \) -print0 | sort -z \
-    | xargs -0 sha256sum | sha256sum | cut -c1-16)
+  digest=$(cd "$ROOT/tests/$1" && find . -type f \( -name '*.go' ! -name '*_test.go' -o -name 'go.*' -o -name '*.c' \) -print0 \
+    | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
   echo "$BATOS_CACHE/testbed/$1-$digest"
 }
 
@@ -46,7 +46,6 @@ build_kubernetes() {
   done
   go_build "$KUBE_BIN/kubetools" "$sources" ./cmd/kubetools -ldflags "$flags"
   go_build "$KUBE_BIN/nodetools" "$sources" ./cmd/nodetools -ldflags "$flags"
-  go_build "$KUBE_BIN/probe" "$sources" ./cmd/probe -ldflags "-s -w"
   cc -Os -static -s -o "$KUBE_BIN/pause" "$sources/pause.c" || die "pause.c does not build"
   # Last: it marks the build as whole.
   "$HACK/image" "$KUBE_BIN/pause.tar" localhost/pause:1 "$KUBE_BIN/pause" -- /bin/pause
