@@ -7,7 +7,7 @@ NODE_COMMANDS=(containerd containerd-shim-runc-v2 ctr runc /usr/lib/cni/bridge n
 # Prints the directory of the binaries of tests/NAME; its name follows from the sources.
 built() {
   local digest
-  digest=$(cd "$ROOT/tests/$1" && find . -type f \( -name '*.go' ! -name '*_test.go' -o -name 'go.*' -o -name '*.c' \) -print0 \
+  digest=$(cd "$ROOT/tests/$1" && find . -type f \( -name '*.go' ! -name '*_test.go' ! -path './cmd/probe/*' -o -name 'go.*' -o -name '*.c' \) -print0 \
     | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
   echo "$BATOS_CACHE/testbed/$1-$digest"
 }

@@ -64,9 +64,10 @@ node_up() {
 }
 
 containerd_up() {
+  # hairpinMode: a pod reaches itself through a Service, also where the kernel filters bridged packets.
   cat >"$BED/cni/10-testbed.conflist" <<JSON
 {"cniVersion": "0.4.0", "name": "$BRIDGE", "plugins": [{
-  "type": "bridge", "bridge": "$BRIDGE", "isGateway": false, "ipMasq": false,
+  "type": "bridge", "bridge": "$BRIDGE", "isGateway": false, "ipMasq": false, "hairpinMode": true,
   "ipam": {"type": "host-local", "dataDir": "$BED/node/addresses",
     "ranges": [[{"subnet": "$POD_NETWORK", "rangeStart": "${GATEWAY%.*}.10", "gateway": "$GATEWAY"}]],
     "routes": [{"dst": "$SERVICE_NETWORK", "gw": "$GATEWAY"}]}}]}

@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-const patience = 5 * time.Second
+// Shorter than the second after which TCP tries again: a lost packet should show.
+const patience = 900 * time.Millisecond
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
