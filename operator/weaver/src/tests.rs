@@ -50,7 +50,7 @@ impl Dice {
 #[test]
 fn any_placement_keeps_its_promises() {
     for seed in 1..5000 {
-        let mut dice = Dice(seed * 0x9E37_79B9_7F4A_7C15);
+        let mut dice = Dice(0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed));
         let pods: Vec<Pod> = (0..dice.roll(5))
             .map(|n| Pod {
                 name: format!("pod-{n}"),
