@@ -16,8 +16,6 @@ mod model_pool;
 mod prototype;
 mod run;
 mod term;
-#[cfg(test)]
-mod tests;
 mod universe;
 mod workload;
 

@@ -7,7 +7,8 @@ use kube::{Resource, ResourceExt};
 
 /// The one field manager of the operator.
 pub const MANAGER: &str = "batos-operator";
-pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Selects what the operator makes.
+pub const MANAGED: &str = "app.kubernetes.io/managed-by=batos-operator";
 /// On pods: the Universe that they work for.
 pub const UNIVERSE: &str = "batos.dev/universe";
 /// On pods: the ModelPool that they belong to.
@@ -28,7 +29,7 @@ pub fn labels(component: &str, label: &str, owner: &str) -> BTreeMap<String, Str
         ("app.kubernetes.io/name", "batos"),
         ("app.kubernetes.io/component", component),
         ("app.kubernetes.io/instance", owner),
-        (MANAGED_BY, MANAGER),
+        ("app.kubernetes.io/managed-by", MANAGER),
     ] {
         labels.insert(name.to_owned(), value.to_owned());
     }
