@@ -59,8 +59,7 @@ prototype() {
 
 need_tools
 say "building batos with the operator, and the fake engine"
-cargo build --locked --package batos --features kubernetes,tikv
-cargo build --locked --package fake-vllm
+cargo build --locked --workspace --features batos/kubernetes,batos/tikv
 hack/testbed build
 
 say "images"

@@ -304,3 +304,6 @@ pub fn place(object: &ObjectMeta) -> Result<(&str, &str), Error> {
     let namespace = object.namespace.as_deref().ok_or(Error::Nameless("namespace"))?;
     Ok((namespace, object.name.as_deref().ok_or(Error::Nameless("name"))?))
 }
+
+#[cfg(test)]
+mod tests;

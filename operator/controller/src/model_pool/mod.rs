@@ -122,3 +122,6 @@ async fn weave(pool: &ModelPool, facets: &[Facet], pods: &[&Pod], context: &Cont
         (false, true) => Ok(Action::await_change()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ async fn try_reconcile(prototype: &Prototype, context: &Context) -> Result<Actio
         let observed = plan::Observed { universe: universe.as_ref(), outcome: Some(&outcome) };
         next = plan::plan(prototype, &observed, &context.settings, context.term);
     }
-    let Next::Report(report) = next else { return Ok(Action::await_change()) };
+    let Next::Conclude(report) = next else { return Ok(Action::await_change()) };
     let why = report.verdict.message.clone();
     let status = prototype.status.as_ref();
     let before = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
@@ -58,3 +58,6 @@ async fn send(request: &Send, context: &Context) -> Outcome {
         Err(error) => Outcome::Unreachable(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

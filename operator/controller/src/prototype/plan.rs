@@ -30,7 +30,7 @@ pub struct Send {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Report {
+pub struct Conclusion {
     pub verdict: Verdict,
     pub object: Option<String>,
     pub rev: Option<u64>,
@@ -44,14 +44,14 @@ pub struct Report {
 #[derive(Debug, PartialEq)]
 pub enum Next {
     Send(Box<Send>),
-    Report(Report),
+    Conclude(Conclusion),
 }
 
 pub fn plan(prototype: &Prototype, observed: &Observed<'_>, settings: &Settings, term: i64) -> Next {
     let status = prototype.status.clone().unwrap_or_default();
     let report = |verdict: Verdict, retry: bool| {
         let (object, rev) = (status.object.clone(), status.rev.and_then(|rev| u64::try_from(rev).ok()));
-        Next::Report(Report { verdict, object, rev, universe_uid: status.universe_uid.clone(), retry })
+        Next::Conclude(Conclusion { verdict, object, rev, universe_uid: status.universe_uid.clone(), retry })
     };
     let name = &prototype.spec.universe;
     let Some(universe) = observed.universe else {
@@ -78,7 +78,7 @@ pub fn plan(prototype: &Prototype, observed: &Observed<'_>, settings: &Settings,
     };
     match outcome {
         Outcome::Unreachable(why) => report(Verdict::bad("Unreachable", why), true),
-        Outcome::Replied(Reply::Ok(reply)) => Next::Report(Report {
+        Outcome::Replied(Reply::Ok(reply)) => Next::Conclude(Conclusion {
             verdict: Verdict::ready("Applied", format!("the object lives in universe {name:?}")),
             object: reply.value.get("object").and_then(|id| id.as_str()).map(str::to_owned),
             rev: Some(reply.rev),

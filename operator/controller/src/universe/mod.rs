@@ -66,3 +66,6 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
     context.report::<Universe>(universe.meta(), Report::new(status, before, fields, vec![plan.verdict])).await?;
     failure.map_or(Ok(Action::await_change()), Err)
 }
+
+#[cfg(test)]
+mod tests;
