@@ -16,7 +16,6 @@ const LOAD: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Engine {
     http: reqwest::Client,
-    port: u16,
 }
 
 #[derive(Deserialize)]
@@ -40,17 +39,12 @@ impl Engine {
             .no_proxy()
             .build()
             .map_err(|error| Error::Start(format!("HTTP client: {error}")))?;
-        Ok(Self { http, port: PORT })
-    }
-
-    #[cfg(test)]
-    pub fn on_port(port: u16) -> Self {
-        Self { http: reqwest::Client::builder().no_proxy().build().unwrap(), port }
+        Ok(Self { http })
     }
 
     /// Adapters that the engine on `ip` has registered, with their folders. Fails when it serves another model.
     pub async fn adapters(&self, ip: &str, model: &str) -> Result<BTreeMap<String, String>, String> {
-        let request = self.http.get(self.url(ip, "models")).timeout(ASK);
+        let request = self.http.get(Self::url(ip, "models")).timeout(ASK);
         let answer = request.send().await.map_err(|error| reason(&error))?;
         let models: Models = answer.json().await.map_err(|error| reason(&error))?;
         if !models.data.iter().any(|card| card.parent.is_none() && card.id == model) {
@@ -75,15 +69,15 @@ impl Engine {
         }
     }
 
-    fn url(&self, ip: &str, route: &str) -> String {
+    fn url(ip: &str, route: &str) -> String {
         match ip.contains(':') {
-            true => format!("http://[{ip}]:{}/v1/{route}", self.port),
-            false => format!("http://{ip}:{}/v1/{route}", self.port),
+            true => format!("http://[{ip}]:{PORT}/v1/{route}"),
+            false => format!("http://{ip}:{PORT}/v1/{route}"),
         }
     }
 
     async fn post(&self, ip: &str, route: &str, body: &Value) -> Result<(), (u16, String)> {
-        let request = self.http.post(self.url(ip, route)).timeout(LOAD).json(body);
+        let request = self.http.post(Self::url(ip, route)).timeout(LOAD).json(body);
         let answer = request.send().await.map_err(|error| (0, reason(&error)))?;
         let status = answer.status();
         if status.is_success() {
