@@ -46,7 +46,13 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
     let store = known.clone().unwrap_or_else(|| wanted.clone());
     let replicas = universe.spec.workers.replicas;
 
-    let refused = |verdict| Plan { children: Vec::new(), verdict, workers_ready: 0, store: store.clone() };
+    let in_file = store == FILE;
+    let progress = match in_file {
+        true => observed.stateful_set.map(Progress::of_stateful_set),
+        false => observed.deployment.map(Progress::of_deployment),
+    }
+    .unwrap_or_default();
+    let refused = |verdict| Plan { children: Vec::new(), verdict, workers_ready: progress.ready, store: store.clone() };
     if let Some(elder) = elder(universe, observed.namesakes) {
         let message = format!("namespace {elder:?} has a universe of this name already; give this one another");
         return Plan { store: String::new(), ..refused(Verdict::bad("NameTaken", message)) };
@@ -55,15 +61,9 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
         let message = format!("the objects are in {store}, the operator's default is now {wanted}: name the store");
         return refused(Verdict::bad("StoreChanged", message));
     }
-    let in_file = store == FILE;
     if in_file && replicas > 1 {
         return refused(Verdict::bad("SingleWriter", format!("{replicas} workers cannot share a store in a file")));
     }
-    let progress = match in_file {
-        true => observed.stateful_set.map(Progress::of_stateful_set),
-        false => observed.deployment.map(Progress::of_deployment),
-    }
-    .unwrap_or_default();
     Plan {
         children: workers::build(universe, &store, in_file, settings),
         verdict: progress.verdict("workers", replicas, &observed.pods),
