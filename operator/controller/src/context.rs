@@ -145,8 +145,8 @@ impl Context {
         match child {
             Child::ConfigMap(object) => self.apply(namespace, object).await,
             Child::Service(object) => self.apply(namespace, object).await,
-            Child::Deployment(object) => self.apply(namespace, object.as_ref()).await,
-            Child::StatefulSet(object) => self.apply(namespace, object.as_ref()).await,
+            Child::Deployment(object) => self.apply(namespace, object).await,
+            Child::StatefulSet(object) => self.apply(namespace, object).await,
         }
     }
 

@@ -9,11 +9,13 @@ use crate::condition::{Outlook, READY, Verdict};
 
 /// A child that the operator applies.
 #[derive(Debug, Clone, PartialEq)]
+// A handful at a time: their size is of no matter.
+#[allow(clippy::large_enum_variant)]
 pub enum Child {
     ConfigMap(k8s_openapi::api::core::v1::ConfigMap),
     Service(k8s_openapi::api::core::v1::Service),
-    Deployment(Box<Deployment>),
-    StatefulSet(Box<StatefulSet>),
+    Deployment(Deployment),
+    StatefulSet(StatefulSet),
 }
 
 /// How far a workload is.

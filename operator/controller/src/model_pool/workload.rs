@@ -62,7 +62,7 @@ pub fn build(pool: &ModelPool) -> Vec<Child> {
         }),
         status: None,
     };
-    vec![Child::Service(service), Child::Deployment(Box::new(deployment))]
+    vec![Child::Service(service), Child::Deployment(deployment)]
 }
 
 fn pod(pool: &ModelPool) -> PodSpec {

@@ -29,7 +29,8 @@ pub struct Plan {
     pub children: Vec<Child>,
     pub verdict: Verdict,
     pub workers_ready: i32,
-    pub store: String,
+    /// Where the objects are, once workers were made for them.
+    pub store: Option<String>,
 }
 
 /// Where a universe is reached: server and root.
@@ -52,10 +53,10 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
         false => observed.deployment.map(Progress::of_deployment),
     }
     .unwrap_or_default();
-    let refused = |verdict| Plan { children: Vec::new(), verdict, workers_ready: progress.ready, store: store.clone() };
+    let refused = |verdict| Plan { children: Vec::new(), verdict, workers_ready: progress.ready, store: known.clone() };
     if let Some(elder) = elder(universe, observed.namesakes) {
         let message = format!("namespace {elder:?} has a universe of this name already; give this one another");
-        return Plan { store: String::new(), ..refused(Verdict::bad("NameTaken", message)) };
+        return refused(Verdict::bad("NameTaken", message));
     }
     if store != wanted {
         let message = format!("the objects are in {store}, the operator's default is now {wanted}: name the store");
@@ -68,7 +69,7 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
         children: workers::build(universe, &store, in_file, settings),
         verdict: progress.verdict("workers", replicas, &observed.pods),
         workers_ready: progress.ready,
-        store,
+        store: Some(store),
     }
 }
 

@@ -51,7 +51,7 @@ pub fn build(universe: &Universe, store: &str, in_file: bool, settings: &Setting
     let metadata = meta::child(universe, &name, labels);
     let selector = meta::label_selector(meta::UNIVERSE, &owner);
     let workload = match in_file {
-        false => Child::Deployment(Box::new(Deployment {
+        false => Child::Deployment(Deployment {
             metadata,
             spec: Some(DeploymentSpec {
                 replicas: Some(universe.spec.workers.replicas),
@@ -60,9 +60,9 @@ pub fn build(universe: &Universe, store: &str, in_file: bool, settings: &Setting
                 ..DeploymentSpec::default()
             }),
             status: None,
-        })),
+        }),
         // A set never runs two pods of one name at once: the file has one writer.
-        true => Child::StatefulSet(Box::new(StatefulSet {
+        true => Child::StatefulSet(StatefulSet {
             metadata,
             spec: Some(StatefulSetSpec {
                 replicas: Some(universe.spec.workers.replicas),
@@ -72,7 +72,7 @@ pub fn build(universe: &Universe, store: &str, in_file: bool, settings: &Setting
                 ..StatefulSetSpec::default()
             }),
             status: None,
-        })),
+        }),
     };
     vec![config, workload]
 }
