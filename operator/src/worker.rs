@@ -54,7 +54,8 @@ impl Worker {
         let mut helpers = vec![tokio::spawn(relay::run(universe, publisher, root))];
         if let Some(address) = probe {
             helpers.push(tokio::spawn(async move {
-                if let Err(error) = health::serve(address, bus).await {
+                let connected = move || bus.is_connected().then_some(()).ok_or("not connected to NATS");
+                if let Err(error) = health::serve(address, connected).await {
                     tracing::error!(%address, %error, "no probe is served");
                 }
             }));
