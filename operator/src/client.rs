@@ -82,7 +82,8 @@ impl Eval {
 
 impl Get {
     pub async fn run(self) -> Result<(), Error> {
-        let reply = self.talk.ask(AccessClass::Cmd, &self.object, "get_full_state", &Command::GetFullState, None).await?;
+        let reply =
+            self.talk.ask(AccessClass::Cmd, &self.object, "get_full_state", &Command::GetFullState, None).await?;
         match self.talk.output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&reply.value)?),
             Output::Text => print!("{}", described(&serde_json::from_value(reply.value)?)),

@@ -82,7 +82,9 @@ impl NatsServer {
         loop {
             if let Some(ended) = self.child.try_wait()? {
                 let log = self.config.with_file_name("nats.log");
-                return Err(format!("nats-server on port {} ended with {ended}; see {}", self.port, log.display()).into());
+                return Err(
+                    format!("nats-server on port {} ended with {ended}; see {}", self.port, log.display()).into()
+                );
             }
             if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_ok() {
                 return Ok(());
@@ -112,7 +114,9 @@ fn spawn(binary: &Path, config: &Path) -> Result<Child, Error> {
 
 /// Ends the server of the pid file if it runs on our configuration: the pid may be somebody else's by now.
 async fn end_leftover(pid_file: &Path, config: &Path) {
-    let Some(pid) = std::fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse::<u32>().ok()) else { return };
+    let Some(pid) = std::fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse::<u32>().ok()) else {
+        return;
+    };
     let is_ours = || {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         command.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes())

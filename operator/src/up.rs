@@ -222,7 +222,11 @@ impl Ready {
             println!("  the Architect's credentials: {}", architect.display());
         }
         println!("try in another terminal:");
-        for command in [format!("batos get {object}"), format!("batos send {object} printString"), format!("batos send {object} slotNames")] {
+        for command in [
+            format!("batos get {object}"),
+            format!("batos send {object} printString"),
+            format!("batos send {object} slotNames"),
+        ] {
             println!("  {command} --universe {universe} --nats {url}");
         }
     }

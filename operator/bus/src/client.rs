@@ -62,14 +62,16 @@ impl Client {
             })
             .connect(without_login(url))
             .await
-            .map_err(|e| BusError::new(BusErrorKind::Connect, format!("cannot connect to NATS at {}: {e}", without_login(url))))?;
+            .map_err(|e| {
+                BusError::new(BusErrorKind::Connect, format!("cannot connect to NATS at {}: {e}", without_login(url)))
+            })?;
         Ok(Self { nats, refused })
     }
 
     /// Sends a command and waits ten seconds for its reply. With an `id` it may be repeated safely.
     pub async fn request(&self, subject: &Subject, command: &Command, id: Option<&str>) -> Result<Reply, BusError> {
-        let payload = encode(command, Encoding::MessagePack)
-            .map_err(|e| BusError::new(BusErrorKind::Encoding, e.to_string()))?;
+        let payload =
+            encode(command, Encoding::MessagePack).map_err(|e| BusError::new(BusErrorKind::Encoding, e.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(SENDER_HEADER, "batos");
         if let Some(id) = id {
@@ -91,18 +93,17 @@ impl Client {
                 return Err(BusError::new(BusErrorKind::Forbidden, text));
             }
         };
-        let message = answered
-            .map_err(|e| match e.kind() {
-                RequestErrorKind::NoResponders => BusError::new(
-                    BusErrorKind::NoResponders,
-                    format!("nobody serves {subject}: is universe {:?} up?", subject.universe),
-                ),
-                RequestErrorKind::TimedOut => BusError::new(
-                    BusErrorKind::TimedOut,
-                    format!("no reply on {subject} in time; repeat it with the same id"),
-                ),
-                _ => BusError::new(BusErrorKind::Publish, format!("request to {subject} failed: {e}")),
-            })?;
+        let message = answered.map_err(|e| match e.kind() {
+            RequestErrorKind::NoResponders => BusError::new(
+                BusErrorKind::NoResponders,
+                format!("nobody serves {subject}: is universe {:?} up?", subject.universe),
+            ),
+            RequestErrorKind::TimedOut => BusError::new(
+                BusErrorKind::TimedOut,
+                format!("no reply on {subject} in time; repeat it with the same id"),
+            ),
+            _ => BusError::new(BusErrorKind::Publish, format!("request to {subject} failed: {e}")),
+        })?;
         let (reply, _) = decode(&message.payload)
             .map_err(|e| BusError::new(BusErrorKind::Encoding, format!("reply on {subject}: {e}")))?;
         Ok(reply)

@@ -20,6 +20,9 @@ pub enum Value {
     Float(f64),
     Str(String),
     Symbol(String),
+    Char(char),
+    /// Numerator and denominator as decimal text, in lowest terms; the denominator is greater than 1.
+    Fraction(String, String),
     Ref(ObjectId),
 }
 
@@ -48,6 +51,8 @@ pub enum Payload {
     None,
     /// Elements of an array.
     Array(Vec<Value>),
+    /// Keys with their values, in the order in which they were added. Beside each the key's hash, sealed at insertion.
+    Table(Vec<(u64, Value, Value)>),
 }
 
 /// One object.

@@ -13,7 +13,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+};
 use tokio::sync::oneshot;
 
 use crate::{Batch, Committed, Key, Rev, Snapshot, Store, StoreError, Versioned};
@@ -78,7 +80,12 @@ impl RedbStore {
             move || write_all(&database, &waiting)
         });
         let writer = writer.map_err(|e| StoreError::Unavailable(e.to_string()))?;
-        Ok(Self { database, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)), snapshots: Mutex::default() })
+        Ok(Self {
+            database,
+            queue: Mutex::new(Some(queue)),
+            writer: Mutex::new(Some(writer)),
+            snapshots: Mutex::default(),
+        })
     }
 
     fn stop(&self) {
@@ -294,6 +301,11 @@ fn present(table: &Table<'_, &'static [u8], &'static [u8]>, key: &Key) -> Result
     }
 }
 
-fn write(table: &mut Table<'_, &'static [u8], &'static [u8]>, key: &Key, rev: Rev, bytes: &[u8]) -> Result<(), StoreError> {
+fn write(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    key: &Key,
+    rev: Rev,
+    bytes: &[u8],
+) -> Result<(), StoreError> {
     table.insert(key.0.as_slice(), Versioned::row(rev, bytes).as_slice()).map(|_| ()).map_err(damaged)
 }

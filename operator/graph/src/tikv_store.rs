@@ -238,9 +238,7 @@ impl Store for TikvStore {
 }
 
 fn options() -> TransactionOptions {
-    TransactionOptions::new_optimistic()
-        .drop_check(CheckLevel::None)
-        .heartbeat_option(HeartbeatOption::NoHeartbeat)
+    TransactionOptions::new_optimistic().drop_check(CheckLevel::None).heartbeat_option(HeartbeatOption::NoHeartbeat)
 }
 
 /// The rows that are there, in one request.

@@ -157,10 +157,7 @@ impl Mind {
     }
 
     /// Holder, receiver, and the examples that people wrote for the selector.
-    async fn context(
-        &self,
-        job: &Job,
-    ) -> Result<(ObjectId, Arc<Record>, Arc<Record>, Vec<Example>), UniverseError> {
+    async fn context(&self, job: &Job) -> Result<(ObjectId, Arc<Record>, Arc<Record>, Vec<Example>), UniverseError> {
         let (holder_id, _, holder) = self.universe.holder(job.receiver).await?;
         let receiver = View::new(&self.universe).object(job.receiver).await?;
         let (_, receiver) = receiver.ok_or_else(|| UniverseError::NoSuchObject(job.receiver.to_string()))?;

@@ -65,11 +65,7 @@ async fn run_example(
         given.slots.push(Slot { name: name.clone(), kind: SlotKind::Assignable(value) });
     }
     view.overlay(receiver, given.clone());
-    let call = Call {
-        receiver,
-        selector: example.send.selector.clone(),
-        arguments: example.send.arguments.clone(),
-    };
+    let call = Call { receiver, selector: example.send.selector.clone(), arguments: example.send.arguments.clone() };
     // A fixed seed: the same draft gets the same verdict.
     let mut turn = match Turn::new(&call, Limits::default(), [0; 32]) {
         Ok(turn) => turn,
@@ -80,7 +76,9 @@ async fn run_example(
             Ok(effects) => effects,
             Err(error) => return Ok(Err(error.to_string())),
         },
-        Exit::NotUnderstood(missing) => return Ok(Err(format!("it sends {:?}, which nobody understands", missing.selector))),
+        Exit::NotUnderstood(missing) => {
+            return Ok(Err(format!("it sends {:?}, which nobody understands", missing.selector)));
+        }
         Exit::Failed(error) => return Ok(Err(error.to_string())),
         Exit::Paused | Exit::Fault { .. } => return Err(UniverseError::Internal("unfinished turn".to_owned())),
     };

@@ -28,7 +28,13 @@ const MAX_SIBLING: usize = 2048;
 const MAX_SIBLINGS: usize = 16;
 
 impl Prompt {
-    pub fn new(selector: &str, arguments: &[String], receiver: &Record, holder: &Record, examples: Vec<Example>) -> Self {
+    pub fn new(
+        selector: &str,
+        arguments: &[String],
+        receiver: &Record,
+        holder: &Record,
+        examples: Vec<Example>,
+    ) -> Self {
         let data = receiver.slots.iter().filter_map(|slot| match &slot.kind {
             SlotKind::Constant(value) | SlotKind::Assignable(value) => Some((slot.name.clone(), shape(value))),
             SlotKind::Parent(_) | SlotKind::Method(_) => None,
@@ -62,6 +68,8 @@ fn shape(value: &Value) -> &'static str {
         Value::Float(_) => "float",
         Value::Str(_) => "string",
         Value::Symbol(_) => "symbol",
+        Value::Char(_) => "character",
+        Value::Fraction(..) => "fraction",
         Value::Ref(_) => "object",
     }
 }

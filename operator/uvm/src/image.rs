@@ -22,11 +22,14 @@ pub const SYMBOL_TRAITS: ObjectId = ObjectId::well_known(11);
 pub const ARRAY_TRAITS: ObjectId = ObjectId::well_known(12);
 pub const BLOCK_TRAITS: ObjectId = ObjectId::well_known(13);
 pub const MESSAGE_TRAITS: ObjectId = ObjectId::well_known(14);
+pub const CHARACTER_TRAITS: ObjectId = ObjectId::well_known(15);
+pub const FRACTION_TRAITS: ObjectId = ObjectId::well_known(16);
 pub const EXCEPTION: ObjectId = ObjectId::well_known(64);
 pub const ERROR: ObjectId = ObjectId::well_known(65);
 pub const ZERO_DIVIDE: ObjectId = ObjectId::well_known(67);
 pub const MESSAGE_NOT_UNDERSTOOD: ObjectId = ObjectId::well_known(68);
 pub const SUBSCRIPT_OUT_OF_BOUNDS: ObjectId = ObjectId::well_known(69);
+pub const KEY_NOT_FOUND: ObjectId = ObjectId::well_known(70);
 pub const AMBIGUOUS_MESSAGE: ObjectId = ObjectId::well_known(75);
 pub const BLOCK_CANNOT_RETURN: ObjectId = ObjectId::well_known(76);
 pub const NON_BOOLEAN_RECEIVER: ObjectId = ObjectId::well_known(77);
@@ -35,26 +38,49 @@ pub const ARGUMENTS_COUNT: ObjectId = ObjectId::well_known(78);
 /// Name, id and source of each object. Other objects of the image are referred to by the names here, in one word.
 const OBJECTS: &[(&str, ObjectId, &str)] = &[
     ("genesis", GENESIS, include_str!("../image/genesis.bt")),
-    ("traitsObject", ROOT_TRAITS, include_str!("../image/object.bt")),
-    ("nilObject", NIL, include_str!("../image/nil.bt")),
-    ("trueObject", TRUE, include_str!("../image/true.bt")),
-    ("falseObject", FALSE, include_str!("../image/false.bt")),
-    ("traitsBoolean", BOOLEAN_TRAITS, include_str!("../image/boolean.bt")),
-    ("traitsInteger", INTEGER_TRAITS, include_str!("../image/integer.bt")),
-    ("traitsFloat", FLOAT_TRAITS, include_str!("../image/float.bt")),
-    ("traitsNumber", NUMBER_TRAITS, include_str!("../image/number.bt")),
-    ("traitsString", STRING_TRAITS, include_str!("../image/string.bt")),
-    ("traitsSymbol", SYMBOL_TRAITS, include_str!("../image/symbol.bt")),
-    ("array", ARRAY_TRAITS, include_str!("../image/array.bt")),
-    ("traitsBlock", BLOCK_TRAITS, include_str!("../image/block.bt")),
-    ("traitsMessage", MESSAGE_TRAITS, include_str!("../image/message.bt")),
+    ("Object", ROOT_TRAITS, include_str!("../image/object.bt")),
+    ("UndefinedObject", NIL, include_str!("../image/nil.bt")),
+    ("True", TRUE, include_str!("../image/true.bt")),
+    ("False", FALSE, include_str!("../image/false.bt")),
+    ("Boolean", BOOLEAN_TRAITS, include_str!("../image/boolean.bt")),
+    ("Integer", INTEGER_TRAITS, include_str!("../image/integer.bt")),
+    ("Float", FLOAT_TRAITS, include_str!("../image/float.bt")),
+    ("Number", NUMBER_TRAITS, include_str!("../image/number.bt")),
+    ("String", STRING_TRAITS, include_str!("../image/string.bt")),
+    ("Symbol", SYMBOL_TRAITS, include_str!("../image/symbol.bt")),
+    ("Array", ARRAY_TRAITS, include_str!("../image/array.bt")),
+    ("BlockClosure", BLOCK_TRAITS, include_str!("../image/block.bt")),
+    ("Message", MESSAGE_TRAITS, include_str!("../image/message.bt")),
+    ("Character", CHARACTER_TRAITS, include_str!("../image/character.bt")),
+    ("Fraction", FRACTION_TRAITS, include_str!("../image/fraction.bt")),
+    ("Magnitude", ObjectId::well_known(17), include_str!("../image/magnitude.bt")),
+    ("Collection", ObjectId::well_known(18), include_str!("../image/collection.bt")),
+    ("SequenceableCollection", ObjectId::well_known(19), include_str!("../image/sequenceableCollection.bt")),
+    ("ArrayedCollection", ObjectId::well_known(20), include_str!("../image/arrayedCollection.bt")),
+    ("OrderedCollection", ObjectId::well_known(21), include_str!("../image/orderedCollection.bt")),
+    ("SortedCollection", ObjectId::well_known(22), include_str!("../image/sortedCollection.bt")),
+    ("Interval", ObjectId::well_known(23), include_str!("../image/interval.bt")),
+    ("HashedCollection", ObjectId::well_known(24), include_str!("../image/hashedCollection.bt")),
+    ("Set", ObjectId::well_known(25), include_str!("../image/set.bt")),
+    ("Dictionary", ObjectId::well_known(26), include_str!("../image/dictionary.bt")),
+    ("IdentityDictionary", ObjectId::well_known(27), include_str!("../image/identityDictionary.bt")),
+    ("IdentitySet", ObjectId::well_known(28), include_str!("../image/identitySet.bt")),
+    ("Bag", ObjectId::well_known(29), include_str!("../image/bag.bt")),
+    ("Association", ObjectId::well_known(30), include_str!("../image/association.bt")),
+    ("Point", ObjectId::well_known(31), include_str!("../image/point.bt")),
+    ("Stream", ObjectId::well_known(32), include_str!("../image/stream.bt")),
+    ("ReadStream", ObjectId::well_known(33), include_str!("../image/readStream.bt")),
+    ("WriteStream", ObjectId::well_known(34), include_str!("../image/writeStream.bt")),
+    ("Random", ObjectId::well_known(35), include_str!("../image/random.bt")),
+    ("Mirror", ObjectId::well_known(36), include_str!("../image/mirror.bt")),
+    ("Transcript", ObjectId::well_known(37), include_str!("../image/transcript.bt")),
     ("Exception", EXCEPTION, include_str!("../image/exception.bt")),
     ("Error", ERROR, "(| parent* = Exception. exceptionName = 'Error'. isResumable = ( false ) |)"),
     ("ArithmeticError", ObjectId::well_known(66), "(| parent* = Error. exceptionName = 'ArithmeticError' |)"),
     ("ZeroDivide", ZERO_DIVIDE, "(| parent* = ArithmeticError. exceptionName = 'ZeroDivide' |)"),
     ("MessageNotUnderstood", MESSAGE_NOT_UNDERSTOOD, include_str!("../image/messageNotUnderstood.bt")),
     ("SubscriptOutOfBounds", SUBSCRIPT_OUT_OF_BOUNDS, "(| parent* = Error. exceptionName = 'SubscriptOutOfBounds' |)"),
-    ("KeyNotFound", ObjectId::well_known(70), "(| parent* = Error. exceptionName = 'KeyNotFound' |)"),
+    ("KeyNotFound", KEY_NOT_FOUND, "(| parent* = Error. exceptionName = 'KeyNotFound' |)"),
     ("Notification", ObjectId::well_known(71), include_str!("../image/notification.bt")),
     ("Warning", ObjectId::well_known(72), "(| parent* = Notification. exceptionName = 'Warning' |)"),
     ("ExceptionSet", ObjectId::well_known(73), include_str!("../image/exceptionSet.bt")),
@@ -63,6 +89,9 @@ const OBJECTS: &[(&str, ObjectId, &str)] = &[
     ("BlockCannotReturn", BLOCK_CANNOT_RETURN, "(| parent* = Error. exceptionName = 'BlockCannotReturn' |)"),
     ("NonBooleanReceiver", NON_BOOLEAN_RECEIVER, "(| parent* = Error. exceptionName = 'NonBooleanReceiver' |)"),
     ("ArgumentsCountMismatch", ARGUMENTS_COUNT, "(| parent* = Error. exceptionName = 'ArgumentsCountMismatch' |)"),
+    ("NotFound", ObjectId::well_known(79), "(| parent* = Error. exceptionName = 'NotFound' |)"),
+    ("CollectionIsEmpty", ObjectId::well_known(80), "(| parent* = Error. exceptionName = 'CollectionIsEmpty' |)"),
+    ("AssertionFailure", ObjectId::well_known(81), "(| parent* = Error. exceptionName = 'AssertionFailure' |)"),
 ];
 
 /// Records of the image.
@@ -91,6 +120,7 @@ fn constant(object: &str, value: &Expr) -> Result<Value, VmError> {
     let named = |name: &str| OBJECTS.iter().find(|(other, ..)| *other == name).map(|(_, id, _)| Value::Ref(*id));
     let value = match &value.kind {
         ExprKind::Integer(digits) => digits.parse().ok().map(Value::Int),
+        ExprKind::Float(x) => Some(Value::Float(*x)),
         ExprKind::Str(text) => Some(Value::Str(text.clone())),
         ExprKind::Name(name) => match name.as_str() {
             "nil" => Some(Value::Nil),

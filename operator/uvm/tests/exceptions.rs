@@ -24,7 +24,7 @@ fn a_handler_catches_what_its_type_names() {
         ("[Error new signal: 'boom'] on: Error do: [:e | e messageText]", "\"boom\""),
         ("[Error signal] on: Error do: [:e | e messageText]", "\"Error\""),
         ("[self error: 'boom'] on: Error do: [:e | e messageText]", "\"boom\""),
-        ("[(array new: 2) at: 3] on: SubscriptOutOfBounds do: [:e | e messageText]", "\"index 3 is outside 1 to 2\""),
+        ("[(Array new: 2) at: 3] on: SubscriptOutOfBounds do: [:e | e messageText]", "\"index 3 is outside 1 to 2\""),
         ("[[1/0] on: SubscriptOutOfBounds do: [:e | 1]] on: ZeroDivide do: [:e | 2]", "2"),
         ("[1/0] on: SubscriptOutOfBounds , ZeroDivide do: [:e | 2]", "2"),
         ("[1/0] on: KeyNotFound , SubscriptOutOfBounds , ZeroDivide do: [:e | 2]", "2"),
@@ -108,7 +108,7 @@ fn uncaught_errors_carry_message_and_stack() {
     let world = World::new();
     let error = world.eval("| o |\n o := (| go: n = ( Error signal: 'boom' ) |).\n o go: 1").unwrap_err();
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::MethodFailed, "boom"));
-    assert_eq!(error.stack, ["a new object go:, line 1", "an object doit, line 3"]);
+    assert_eq!(error.stack, ["a new object go:, line 1", "genesis doit, line 3"]);
     let error = world.eval("[1/0] on: SubscriptOutOfBounds do: [:e | 1]").unwrap_err();
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::MethodFailed, "1 divided by 0"));
     let error = world.eval("[nil foo: 3] on: ZeroDivide do: [:e | 1]").unwrap_err();
@@ -121,7 +121,7 @@ fn limits_are_not_caught() {
     for source in [
         "[[true] whileTrue: [nil]] on: Error , Exception do: [:e | 1]",
         "| o | o := (| f = ( f + 1 ) |). [o f] on: Exception do: [:e | 1]",
-        "[array new: 100000000] on: Exception do: [:e | 1]",
+        "[Array new: 100000000] on: Exception do: [:e | 1]",
         "[[true] whileTrue: [nil]] ensure: [3]",
     ] {
         let limits = Limits { fuel: 100_000, ..Limits::default() };

@@ -20,6 +20,8 @@ pub enum ExprKind {
     Float(f64),
     Str(String),
     Symbol(String),
+    /// `$a`
+    Char(char),
     /// `#(1 #a 'b' (2 3))`: elements are literals.
     LiteralArray(Vec<Expr>),
     /// `{ a. b + 1 }`
@@ -28,10 +30,20 @@ pub enum ExprKind {
     /// A bare name: a local if one is in scope, else a unary send to self.
     Name(String),
     /// `x := e`: a local, or the receiver's own slot `x:`.
-    Assign { name: String, value: Box<Expr> },
-    Send { receiver: Receiver, selector: String, arguments: Vec<Expr> },
+    Assign {
+        name: String,
+        value: Box<Expr>,
+    },
+    Send {
+        receiver: Receiver,
+        selector: String,
+        arguments: Vec<Expr>,
+    },
     /// `e foo; bar: 1; baz`: `first` is a `Send`; the others go to its receiver.
-    Cascade { first: Box<Expr>, others: Vec<CascadePart> },
+    Cascade {
+        first: Box<Expr>,
+        others: Vec<CascadePart>,
+    },
     Block(Code),
     /// `(| slots |)`: a new object.
     Object(Vec<SlotNode>),

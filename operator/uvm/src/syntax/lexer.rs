@@ -16,6 +16,8 @@ pub(super) enum Token {
     Float(f64),
     Str(String),
     Symbol(String),
+    /// `$a`
+    Char(char),
     Assign,
     Caret,
     Period,
@@ -37,6 +39,8 @@ pub(super) enum Token {
 
 /// Longest source, in bytes.
 pub const MAX_SOURCE: usize = 64 * 1024;
+/// Largest exponent of an integer literal: `1e3`.
+const MAX_EXPONENT: usize = 4096;
 const BINARY: &str = "+-*/\\<>=~@%&|,?!";
 
 pub(super) struct Lexer<'a> {
@@ -145,7 +149,7 @@ impl<'a> Lexer<'a> {
             '$' => {
                 self.next();
                 let c = self.next().ok_or_else(|| self.error("a character must follow '$'".to_owned()))?;
-                Ok(Token::Str(c.to_string()))
+                Ok(Token::Char(c))
             }
             ':' => {
                 self.next();
@@ -226,9 +230,11 @@ impl<'a> Lexer<'a> {
         let digits = self.take(|c| c.is_ascii_digit()).to_owned();
         if self.rest.starts_with('r') {
             self.next();
-            let radix: u32 = digits.parse().ok().filter(|r| (2..=36).contains(r)).ok_or_else(|| {
-                self.error(format!("radix {digits} is not between 2 and 36"))
-            })?;
+            let radix: u32 = digits
+                .parse()
+                .ok()
+                .filter(|r| (2..=36).contains(r))
+                .ok_or_else(|| self.error(format!("radix {digits} is not between 2 and 36")))?;
             let text = self.take(|c| c.is_ascii_alphanumeric());
             let value = num_bigint::BigUint::parse_bytes(text.as_bytes(), radix)
                 .ok_or_else(|| self.error(format!("{text:?} is no number in radix {radix}")))?;
@@ -250,7 +256,17 @@ impl<'a> Lexer<'a> {
         if is_scaled {
             self.next();
             let minus = if self.eat("-") { "-" } else { "" };
-            text = format!("{text}e{minus}{}", self.take(|c| c.is_ascii_digit()));
+            let exponent = self.take(|c| c.is_ascii_digit());
+            if !is_fraction && minus.is_empty() {
+                // Exact, as an integer is.
+                let Some(zeros) = exponent.parse().ok().filter(|zeros| *zeros <= MAX_EXPONENT) else {
+                    return Err(self.error(format!("exponent {exponent} is larger than {MAX_EXPONENT}")));
+                };
+                let digits = format!("{}{}", text.trim_start_matches('0'), "0".repeat(zeros));
+                let is_zero = digits.chars().all(|c| c == '0');
+                return Ok(Token::Integer(if is_zero { "0".to_owned() } else { format!("{sign}{digits}") }));
+            }
+            text = format!("{text}e{minus}{exponent}");
         }
         if !is_fraction && !is_scaled {
             let digits = text.trim_start_matches('0');

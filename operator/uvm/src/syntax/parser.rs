@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{ast::*, lexer::{Token, tokens}};
+use super::{
+    ast::*,
+    lexer::{Token, tokens},
+};
 
 /// Deepest nesting of expressions; the tree is walked recursively.
 const MAX_NESTING: u32 = 120;
@@ -230,16 +233,22 @@ impl<'a> Parser<'a> {
                 Token::Binary(selector) => selector.clone(),
                 // `3 -4` is a subtraction: a number cannot follow an operand.
                 Token::Integer(digits) if digits.starts_with('-') => "-".to_owned(),
+                Token::Float(value) if value.is_sign_negative() => "-".to_owned(),
                 _ => return Ok(receiver),
             };
-            let argument = match self.peek().clone() {
-                Token::Integer(digits) => {
+            let positive = match self.peek() {
+                Token::Integer(digits) => Some(Token::Integer(digits.trim_start_matches('-').to_owned())),
+                Token::Float(value) => Some(Token::Float(-value)),
+                _ => None,
+            };
+            let argument = match positive {
+                Some(positive) => {
                     if let Some((token, _)) = self.tokens.get_mut(self.next) {
-                        *token = Token::Integer(digits.trim_start_matches('-').to_owned());
+                        *token = positive;
                     }
                     self.unary_send()?
                 }
-                _ => {
+                None => {
                     self.next += 1;
                     self.unary_send()?
                 }
@@ -286,10 +295,10 @@ impl<'a> Parser<'a> {
         Ok(Expr { at, kind: ExprKind::Send { receiver, selector, arguments } })
     }
 
-    /// `resend` as a receiver is not an object.
+    /// `resend` as a receiver is not an object; Smalltalk's word for it is `super`.
     fn receiver(&self, receiver: Expr) -> Receiver {
         match receiver.kind {
-            ExprKind::Name(name) if name == "resend" => Receiver::Resend,
+            ExprKind::Name(name) if name == "resend" || name == "super" => Receiver::Resend,
             _ => Receiver::Expr(Box::new(receiver)),
         }
     }
@@ -303,6 +312,7 @@ impl<'a> Parser<'a> {
             Token::Float(value) => ExprKind::Float(value),
             Token::Str(text) => ExprKind::Str(text),
             Token::Symbol(text) => ExprKind::Symbol(text),
+            Token::Char(c) => ExprKind::Char(c),
             Token::OpenArray => ExprKind::LiteralArray(self.nested(Self::literals)?),
             Token::OpenBrace => ExprKind::DynamicArray(self.nested(Self::elements)?),
             Token::OpenSlots => ExprKind::Object(self.nested(Self::slots)?),
@@ -356,6 +366,7 @@ impl<'a> Parser<'a> {
                 Token::Integer(digits) => ExprKind::Integer(digits),
                 Token::Float(value) => ExprKind::Float(value),
                 Token::Str(text) => ExprKind::Str(text),
+                Token::Char(c) => ExprKind::Char(c),
                 Token::Name(name) if ["nil", "true", "false"].contains(&name.as_str()) => ExprKind::Name(name),
                 Token::Symbol(text) | Token::Name(text) | Token::Keyword(text) | Token::Binary(text) => {
                     ExprKind::Symbol(text)
@@ -397,8 +408,8 @@ impl<'a> Parser<'a> {
         };
         let kind = match (op.as_str(), arguments.is_empty()) {
             ("=", _) if self.is_method() => {
-                self.next += 2;
-                let code = self.nested(|parser| parser.code_body(at, arguments))?;
+                self.next += 1;
+                let code = self.nested(|parser| parser.method_body(at, arguments))?;
                 self.expect(&Token::Close, "')' at the end of the method")?;
                 SlotNodeKind::Method(code)
             }
@@ -430,6 +441,17 @@ impl<'a> Parser<'a> {
             _ => return self.unexpected("'=', '<-', '*', '.' or '|)' after a slot's name"),
         };
         Ok(SlotNode { at, name, kind })
+    }
+
+    /// What `(` or, with locals, `(|` opens.
+    fn method_body(&mut self, at: Position, arguments: Vec<String>) -> Parsed<Code> {
+        if self.bump() == Token::OpenSlots {
+            self.next -= 1;
+            if let Some((token, _)) = self.tokens.get_mut(self.next) {
+                *token = Token::Binary("|".to_owned());
+            }
+        }
+        self.code_body(at, arguments)
     }
 
     /// Name and argument names. `x` unary, `+ n` binary, `at: k put: v` keyword.
@@ -464,6 +486,11 @@ impl<'a> Parser<'a> {
 
     /// Whether `= ( … )` comes next and is closed by what ends a slot: then it is a method, not a parenthesised value.
     fn is_method(&self) -> bool {
+        // `(| a b | …` are locals; the slots of an object would be followed by a period or by `|)`.
+        if self.peek_at(1) == &Token::OpenSlots {
+            let names = (2..).take_while(|ahead| matches!(self.peek_at(*ahead), Token::Name(_))).count();
+            return self.peek_at(2 + names) == &Token::Binary("|".to_owned());
+        }
         if self.peek_at(1) != &Token::Open {
             return false;
         }
@@ -491,6 +518,7 @@ fn show(token: &Token) -> String {
         Token::Float(value) => value.to_string(),
         Token::Str(_) => "a string".to_owned(),
         Token::Symbol(text) => format!("#{text}"),
+        Token::Char(c) => format!("${c}"),
         Token::Assign => "':='".to_owned(),
         Token::Caret => "'^'".to_owned(),
         Token::Period => "'.'".to_owned(),

@@ -72,6 +72,7 @@ fn print(expr: &Expr, least: Level) -> String {
             true if !text.is_empty() && !text.starts_with(':') => format!("#{text}"),
             _ => format!("#{}", quoted(text)),
         },
+        ExprKind::Char(c) => format!("${c}"),
         ExprKind::LiteralArray(elements) => {
             let elements: Vec<_> = elements.iter().map(|element| print(element, Level::Unary)).collect();
             format!("#({})", elements.join(" "))

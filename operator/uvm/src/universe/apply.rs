@@ -20,7 +20,6 @@ pub const TRAITS_PREFIX: &str = "traits ";
 /// Objects that the search for a method's holder visits.
 const MAX_CHAIN: usize = 256;
 
-
 /// The traits parent of a prototype or a clone of one.
 pub(super) fn traits_of(record: &Record) -> Option<ObjectId> {
     record.slots.iter().find_map(|slot| match &slot.kind {
@@ -117,10 +116,7 @@ impl Universe {
     }
 
     /// Where a made method goes: the nearest `trait`, not kernel, object in the lookup chain; without one, the receiver.
-    pub async fn holder(
-        &self,
-        receiver: ObjectId,
-    ) -> Result<(ObjectId, Rev, std::sync::Arc<Record>), UniverseError> {
+    pub async fn holder(&self, receiver: ObjectId) -> Result<(ObjectId, Rev, std::sync::Arc<Record>), UniverseError> {
         let view = View::new(self);
         let mut seen = vec![receiver];
         let mut next = VecDeque::from([receiver]);
@@ -213,7 +209,9 @@ fn merge(
     wanted: &BTreeMap<String, Slot>,
 ) -> Vec<String> {
     let before = record.slots.clone();
-    record.slots.retain(|slot| !matches!(slot.kind, SlotKind::Parent(_)) || parents.iter().any(|p| p.name == slot.name));
+    record
+        .slots
+        .retain(|slot| !matches!(slot.kind, SlotKind::Parent(_)) || parents.iter().any(|p| p.name == slot.name));
     record.slots.retain(|slot| !last.contains_key(&slot.name) || wanted.contains_key(&slot.name));
     parents.into_iter().rev().for_each(|parent| match record.slots.iter_mut().find(|slot| slot.name == parent.name) {
         Some(slot) => *slot = parent,

@@ -42,7 +42,14 @@ impl Universe {
     /// A batch that does nothing yet.
     pub(super) fn batch(&self, marker: Key) -> Batch {
         let none = Vec::new;
-        Batch { marker, marker_bytes: none(), expect: Vec::new(), lock: Vec::new(), put: Vec::new(), delete: Vec::new() }
+        Batch {
+            marker,
+            marker_bytes: none(),
+            expect: Vec::new(),
+            lock: Vec::new(),
+            put: Vec::new(),
+            delete: Vec::new(),
+        }
     }
 
     pub(super) fn random(&self) -> Result<[u8; 16], UniverseError> {
@@ -67,7 +74,8 @@ impl Universe {
             .filter(|(expect, row)| expect.rev != row.as_ref().map(|row| row.rev))
             .map(|(expect, _)| &expect.key)
             .collect();
-        let stale_objects = changes.reads.objects.iter().map(|(id, _)| *id).filter(|id| stale.contains(&&keys.head(*id)));
+        let stale_objects =
+            changes.reads.objects.iter().map(|(id, _)| *id).filter(|id| stale.contains(&&keys.head(*id)));
         self.inner.cache.forget(stale_objects);
         Ok(stale.is_empty())
     }

@@ -15,6 +15,8 @@ pub(super) fn wire(value: &Value) -> Wire {
         Value::BigInt(digits) => json!({ "$int": digits }),
         Value::Float(x) => json!(x),
         Value::Str(text) | Value::Symbol(text) => json!(text),
+        Value::Char(c) => json!(c),
+        Value::Fraction(n, d) => json!(format!("{n}/{d}")),
         Value::Ref(id) => json!({ "$ref": id.to_string() }),
     }
 }
@@ -48,9 +50,12 @@ fn public_state(record: &Record) -> Map<String, Wire> {
             SlotKind::Parent(_) | SlotKind::Method(_) => None,
         })
         .collect();
-    if let Payload::Array(elements) = &record.payload {
-        state.insert("elements".to_owned(), Wire::Array(elements.iter().map(wire).collect()));
-    }
+    let elements = match &record.payload {
+        Payload::None => return state,
+        Payload::Array(elements) => elements.iter().map(wire).collect(),
+        Payload::Table(entries) => entries.iter().map(|(_, key, value)| json!([wire(key), wire(value)])).collect(),
+    };
+    state.insert("elements".to_owned(), Wire::Array(elements));
     state
 }
 

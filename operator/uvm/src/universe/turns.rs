@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use batos_covenant::{ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, decode, encode};
+use batos_covenant::{
+    ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, decode, encode,
+};
 use batos_graph::{Key, ObjectId, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -30,11 +32,23 @@ pub struct Message {
 #[derive(Debug, Clone)]
 pub enum Work {
     /// `made` tells the sender of the method that had to be made for this message.
-    Send { send: SendCommand, made: Option<Made> },
+    Send {
+        send: SendCommand,
+        made: Option<Made>,
+    },
     /// Statements, with self = the object.
-    Eval { source: String, made: Option<Made> },
-    CreateMethod { name: String, source: String },
-    Apply { name: String, apply: ApplyCommand },
+    Eval {
+        source: String,
+        made: Option<Made>,
+    },
+    CreateMethod {
+        name: String,
+        source: String,
+    },
+    Apply {
+        name: String,
+        apply: ApplyCommand,
+    },
 }
 
 /// How a message ended.
@@ -221,11 +235,9 @@ impl Universe {
 
 fn unanswered(missing: NotUnderstood) -> Result<Delivery, UniverseError> {
     match missing.receiver {
-        Some(receiver) => Ok(Delivery::NotUnderstood(Unanswered {
-            receiver,
-            selector: missing.selector,
-            shapes: missing.shapes,
-        })),
+        Some(receiver) => {
+            Ok(Delivery::NotUnderstood(Unanswered { receiver, selector: missing.selector, shapes: missing.shapes }))
+        }
         None => Err(UniverseError::Turn(VmError {
             kind: ErrorKind::NotUnderstood,
             message: format!("a transient object does not understand {:?}", missing.selector),

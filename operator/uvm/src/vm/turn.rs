@@ -12,7 +12,7 @@ use super::{
     compile::compile,
     error::Stop,
     heap::{Body, Heap, Object, Origin, SlotType},
-    interp::Machine,
+    machine::Machine,
     value::{Handle, Kind, Value},
 };
 use crate::syntax::parse_expression;
@@ -110,14 +110,16 @@ impl Turn {
         let arguments: Result<Vec<Value>, VmError> =
             call.arguments.iter().map(|argument| value_of(heap, argument, 0)).collect();
         machine.begin_send(receiver, &call.selector, arguments?)?;
+        machine.seed = seed;
         Ok(Self { machine, limits, seed })
     }
 
     /// Prepares the evaluation of statements with `self` = receiver.
     pub fn eval(receiver: ObjectId, source: &str, limits: Limits, seed: [u8; 32]) -> Result<Self, VmError> {
         let mut machine = Machine::new(limits);
-        let code = compile("doit", &parse_expression(source)?, &mut machine.heap.symbols, false)?;
+        let code = compile("doit", &parse_expression(source)?, &machine.heap.symbols, false)?;
         let receiver = machine.heap.refer(receiver);
+        machine.seed = seed;
         machine.begin_code(Arc::new(code), Value::object(receiver), Some(receiver));
         Ok(Self { machine, limits, seed })
     }
@@ -148,6 +150,11 @@ impl Turn {
     pub fn reads(&self) -> Reads {
         let names: BTreeMap<_, _> = self.machine.names.iter().map(|(name, id)| (name.clone(), *id)).collect();
         Reads { objects: self.machine.heap.reads(), names: names.into_iter().collect() }
+    }
+
+    /// What the turn showed on the Transcript. It is for people and takes no part in the commit.
+    pub fn transcript(&self) -> &str {
+        &self.machine.transcript
     }
 
     /// Fuel used so far.
@@ -242,12 +249,14 @@ impl Harvest<'_> {
             Kind::Float(x) if x.is_finite() => json!(x),
             Kind::Float(x) => json!(x.to_string()),
             Kind::Symbol(symbol) => json!(self.heap.symbols.name(symbol)),
+            Kind::Char(c) => json!(c),
             Kind::Object(handle) => match self.object(handle).map(|object| object.body.clone()) {
                 Some(Body::Str(text)) => json!(&*text),
                 Some(Body::Big(n)) => match i64::try_from(&*n) {
                     Ok(n) => json!(n),
                     Err(_) => json!({ "$int": n.to_string() }),
                 },
+                Some(Body::Fraction(n)) => json!(format!("{}/{}", n.numerator, n.denominator)),
                 Some(Body::Array(elements)) if depth < MAX_ANSWER_DEPTH => {
                     let elements = elements.iter().map(|element| self.wire(*element, depth + 1));
                     Wire::Array(elements.collect::<Result<_, _>>()?)
@@ -256,7 +265,7 @@ impl Harvest<'_> {
                     let text = format!("the answer nests arrays deeper than {MAX_ANSWER_DEPTH}");
                     return Err(VmError::new(ErrorKind::LimitExceeded, text));
                 }
-                Some(Body::Block(_)) => json!("a block"),
+                Some(Body::Block { .. }) => json!("a block"),
                 _ => json!({ "$ref": self.refer(handle)?.to_string() }),
             },
         })
@@ -269,13 +278,15 @@ impl Harvest<'_> {
             Kind::Int(n) => graph::Value::Int(n),
             Kind::Float(x) => graph::Value::Float(x),
             Kind::Symbol(symbol) => graph::Value::Symbol(self.heap.symbols.name(symbol).to_owned()),
+            Kind::Char(c) => graph::Value::Char(c),
             Kind::Object(handle) => match self.object(handle).map(|object| &object.body) {
                 Some(Body::Str(text)) => graph::Value::Str(text.to_string()),
                 Some(Body::Big(n)) => match i64::try_from(&**n) {
                     Ok(n) => graph::Value::Int(n),
                     Err(_) => graph::Value::BigInt(n.to_string()),
                 },
-                Some(Body::Block(_)) => {
+                Some(Body::Fraction(n)) => graph::Value::Fraction(n.numerator.to_string(), n.denominator.to_string()),
+                Some(Body::Block { .. }) => {
                     let text =
                         format!("{place}: a block cannot be stored as data yet; setSlot:value: makes a method of it");
                     return Err(VmError::new(ErrorKind::MethodFailed, text));
@@ -286,16 +297,16 @@ impl Harvest<'_> {
     }
 
     fn write(&mut self, handle: Handle) -> Result<Write, VmError> {
-        let Some(object) = self.object(handle).cloned() else {
-            return Err(VmError::new(ErrorKind::Internal, "a changed object is gone"));
-        };
+        let gone = || VmError::new(ErrorKind::Internal, "a changed object is gone");
         let id = self.refer(handle)?;
+        let object = self.heap.get(handle).map_err(|_| gone())?;
         let (prev_rev, old) = match &object.origin {
             Origin::New(_) => (None, Record::default()),
-            Origin::Stored { rev, record, .. } => (Some(*rev), (**record).clone()),
+            Origin::Stored(stored) => (Some(stored.rev), (*stored.record).clone()),
         };
-        let mut slots = Vec::with_capacity(object.slots.len());
-        for slot in &object.slots {
+        let own = self.heap.slots(handle).map_err(|_| gone())?;
+        let mut slots = Vec::with_capacity(own.len());
+        for slot in &own {
             let name = self.heap.symbols.name(slot.name).to_owned();
             let place = format!("slot {name:?} of {id}");
             let kind = match slot.kind {
@@ -315,6 +326,13 @@ impl Harvest<'_> {
                 let place = format!("element of {id}");
                 let elements = elements.iter().map(|element| self.stored(*element, &place));
                 Payload::Array(elements.collect::<Result<_, _>>()?)
+            }
+            Body::Table(table) => {
+                let place = format!("element of {id}");
+                let entries = table
+                    .entries()
+                    .map(|entry| Ok((entry.hash, self.stored(entry.key, &place)?, self.stored(entry.value, &place)?)));
+                Payload::Table(entries.collect::<Result<_, VmError>>()?)
             }
             _ => Payload::None,
         };

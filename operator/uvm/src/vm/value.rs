@@ -8,7 +8,7 @@ pub(super) struct Handle(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Symbol(pub u32);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Value(u64);
 
 /// A value taken apart.
@@ -20,6 +20,7 @@ pub(super) enum Kind {
     Int(i64),
     Float(f64),
     Symbol(Symbol),
+    Char(char),
     Object(Handle),
 }
 
@@ -29,6 +30,7 @@ const INT: u64 = 0xFFF9 << 48;
 const OBJECT: u64 = 0xFFFA << 48;
 const SYMBOL: u64 = 0xFFFB << 48;
 const SPECIAL: u64 = 0xFFFC << 48;
+const CHAR: u64 = 0xFFFD << 48;
 const INT_MAX: i64 = (1 << 47) - 1;
 const INT_MIN: i64 = -(1 << 47);
 
@@ -38,6 +40,7 @@ impl Value {
     pub const TRUE: Self = Self(SPECIAL | 2);
 
     /// `None` when it needs more than 48 bits.
+    #[inline]
     pub fn int(n: i64) -> Option<Self> {
         (INT_MIN..=INT_MAX).contains(&n).then_some(Self(INT | (n as u64 & PAYLOAD)))
     }
@@ -55,16 +58,22 @@ impl Value {
         Self(SYMBOL | u64::from(symbol.0))
     }
 
+    pub fn char(c: char) -> Self {
+        Self(CHAR | u64::from(u32::from(c)))
+    }
+
     pub fn object(handle: Handle) -> Self {
         Self(OBJECT | u64::from(handle.0))
     }
 
+    #[inline]
     pub fn kind(self) -> Kind {
         let payload = self.0 & PAYLOAD;
         match self.0 & TAG {
             INT => Kind::Int(((payload << 16) as i64) >> 16),
             OBJECT => Kind::Object(Handle(payload as u32)),
             SYMBOL => Kind::Symbol(Symbol(payload as u32)),
+            CHAR => Kind::Char(char::from_u32(payload as u32).unwrap_or(char::REPLACEMENT_CHARACTER)),
             SPECIAL => match payload {
                 0 => Kind::Nil,
                 other => Kind::Bool(other == 2),
@@ -73,18 +82,41 @@ impl Value {
         }
     }
 
-    pub fn as_int(self) -> Option<i64> {
-        match self.kind() {
-            Kind::Int(n) => Some(n),
-            _ => None,
-        }
+    /// A count or index; what a turn's memory holds fits.
+    pub fn small(n: usize) -> Self {
+        i64::try_from(n).ok().and_then(Self::int).unwrap_or(Self::NIL)
     }
 
+    #[inline]
+    pub fn is_int(self) -> bool {
+        self.0 & TAG == INT
+    }
+
+    /// The number of a small integer; of anything else, nonsense.
+    #[inline]
+    pub fn int_part(self) -> i64 {
+        ((self.0 << 16) as i64) >> 16
+    }
+
+    #[inline]
+    pub fn is_float(self) -> bool {
+        self.0 < INT
+    }
+
+    /// The number of a float; of anything else, nonsense.
+    #[inline]
+    pub fn float_part(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+
+    #[inline]
+    pub fn as_int(self) -> Option<i64> {
+        self.is_int().then(|| self.int_part())
+    }
+
+    #[inline]
     pub fn as_object(self) -> Option<Handle> {
-        match self.kind() {
-            Kind::Object(handle) => Some(handle),
-            _ => None,
-        }
+        (self.0 & TAG == OBJECT).then_some(Handle(self.0 as u32))
     }
 }
 
@@ -103,6 +135,9 @@ mod tests {
             assert_eq!(Value::float(x).kind(), Kind::Float(x));
         }
         assert!(matches!(Value::float(-f64::NAN).kind(), Kind::Float(x) if x.is_nan()));
+        for c in ['a', '\0', char::MAX] {
+            assert_eq!(Value::char(c).kind(), Kind::Char(c));
+        }
         assert_eq!(Value::object(Handle(u32::MAX)).kind(), Kind::Object(Handle(u32::MAX)));
     }
 }

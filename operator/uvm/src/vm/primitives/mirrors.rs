@@ -1,0 +1,111 @@
+//! Slots as data: what mirrors and `setSlot:value:` stand on.
+
+use super::{Entry, Flow, Result, answer, arg, arity, body, object, text};
+use crate::{
+    syntax::{SlotNode, SlotNodeKind, print_slot},
+    vm::{
+        check_method,
+        error::{Stop, failed},
+        heap::{Body, Slot, SlotType},
+        machine::Machine,
+        value::{Handle, Value},
+    },
+};
+
+pub(super) const TABLE: &[Entry] = &[
+    ("_SetSlot:Value:", |m, me, a| set_slot(m, me, arg(a, 0), arg(a, 1)).map(Flow::Value)),
+    ("_SetSlot:Value:Kind:", |m, me, a| {
+        let (name, kind, value) = (text(m, arg(a, 0))?.to_owned(), text(m, arg(a, 2))?.to_owned(), arg(a, 1));
+        let handle = object(m, me)?;
+        if arity(&name) != Some(0) {
+            return failed(format!("{name:?} is no name for a data slot"));
+        }
+        let kind = match kind.as_str() {
+            "constant" => SlotType::Constant,
+            "assignable" => SlotType::Assignable,
+            "parent" if value.as_object().is_some() => SlotType::Parent,
+            "parent" => return failed(format!("{} cannot be a parent", m.describe(value))),
+            other => return failed(format!("{other:?} is no kind of slot: constant, assignable or parent")),
+        };
+        let name = m.heap.symbols.intern(&name);
+        put(m, handle, Slot { name, kind, value })?;
+        answer(me)
+    }),
+    ("_SlotNames", |m, me, _| {
+        let names = match me.as_object() {
+            Some(handle) => m.heap.slots(handle)?.iter().map(|slot| Value::symbol(slot.name)).collect(),
+            None => Vec::new(),
+        };
+        m.heap.array(names).map(Flow::Value)
+    }),
+    ("_SlotKind:", |m, me, a| {
+        let kind = match own(m, me, arg(a, 0))?.map(|slot| slot.kind) {
+            Some(SlotType::Constant) => "constant",
+            Some(SlotType::Assignable) => "assignable",
+            Some(SlotType::Parent) => "parent",
+            Some(SlotType::Method) => "method",
+            None => return answer(Value::NIL),
+        };
+        answer(Value::symbol(m.heap.symbols.intern(kind)))
+    }),
+    ("_SlotValue:", |m, me, a| match own(m, me, arg(a, 0))? {
+        Some(slot) if slot.kind == SlotType::Method => source(m, slot),
+        Some(slot) => answer(slot.value),
+        None => failed(format!("there is no slot {:?}", text(m, arg(a, 0))?)),
+    }),
+    ("_RemoveSlot:", |m, me, a| {
+        let Some(slot) = own(m, me, arg(a, 0))? else {
+            return failed(format!("there is no slot {:?}", text(m, arg(a, 0))?));
+        };
+        let handle = object(m, me)?;
+        m.heap.remove_slot(handle, slot.name)?;
+        answer(me)
+    }),
+];
+
+fn own(m: &mut Machine, me: Value, name: Value) -> Result<Option<Slot>> {
+    let name = text(m, name)?.to_owned();
+    let name = m.heap.symbols.intern(&name);
+    Ok(match me.as_object() {
+        Some(handle) => m.heap.slot(handle, name)?,
+        None => None,
+    })
+}
+
+fn source(m: &mut Machine, slot: Slot) -> Result<Flow> {
+    let number = slot.value.as_int().and_then(|number| usize::try_from(number).ok());
+    let source = number.and_then(|number| m.heap.methods.get(number)).map(|method| method.source.clone());
+    m.heap.string(&source.unwrap_or_default()).map(Flow::Value)
+}
+
+/// `setSlot:value:`: a block whose arguments fit a selector that takes some becomes a method with self = the receiver;
+/// all else is data.
+fn set_slot(m: &mut Machine, me: Value, name: Value, value: Value) -> Result {
+    let selector = text(m, name)?.to_owned();
+    let handle = object(m, me)?;
+    let Some(arity) = arity(&selector) else { return failed(format!("{selector:?} is no name for a slot")) };
+    body(m, value)?;
+    let block = m.block_tree(value);
+    let slot_name = m.heap.symbols.intern(&selector);
+    let (kind, value) = match block {
+        Some(tree) if arity > 0 && tree.arguments.len() == arity => {
+            let slot = SlotNode { at: tree.at, name: selector.clone(), kind: SlotNodeKind::Method((*tree).clone()) };
+            let checked = check_method(&print_slot(&slot)).map_err(Stop::Fail)?;
+            m.heap.charge(checked.source.len())?;
+            (SlotType::Method, m.heap.method(slot_name, checked.source.into(), false))
+        }
+        Some(_) if arity > 0 => return failed(format!("the block's arguments do not fit {selector:?}")),
+        _ if arity > 0 => return failed(format!("{selector:?} takes arguments: only a block can be its method")),
+        _ => (SlotType::Assignable, value),
+    };
+    put(m, handle, Slot { name: slot_name, kind, value })?;
+    Ok(me)
+}
+
+fn put(m: &mut Machine, handle: Handle, slot: Slot) -> Result<()> {
+    let is_value = !matches!(m.heap.get(handle)?.body, Body::Plain | Body::Array(_) | Body::Table(_));
+    match is_value {
+        true => failed(format!("{} has no slots", m.describe(Value::object(handle)))),
+        false => m.heap.put_slot(handle, slot),
+    }
+}
