@@ -15,9 +15,9 @@ built() {
 go_build() { # OUT DIRECTORY PACKAGE [FLAG...]
   local out=$1 directory=$2 package=$3
   shift 3
-  (cd "$directory" && CGO_ENABLED=0 GOFLAGS="-buildvcs=false -mod=readonly" nice go build -trimpath "$@" -o "$out.new" "$package") \
+  (cd "$directory" && CGO_ENABLED=0 GOFLAGS="-buildvcs=false -mod=readonly" nice go build -trimpath "$@" -o "$out.$$" "$package") \
     || die "$package in $directory does not build"
-  mv "$out.new" "$out"
+  mv "$out.$$" "$out"
 }
 
 build_tikv() {
