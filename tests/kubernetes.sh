@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
 # The operator and its chart on a real control plane, with real pods on a real node. Needs root: see hack/testbed.
-# --keep leaves everything up when it ends, to look at: eval "$(hack/testbed env)".
+# --keep leaves everything up when it ends, to look at, and says how.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . hack/lib.sh
 
 [[ ${1:-} == --keep ]] && keep=1 || keep=0
 work=$(mktemp -d)
+export BATOS_TESTBED_DIR=$work/bed # its own, so that a test bed for TiKV alone is not in the way
 up=0
 
 finish() {
   local status=$?
   trap - EXIT
   ((status == 0 || up == 0)) || tell_state >&2 || true
-  if ((up && !keep)); then hack/testbed down || status=1; fi
+  if ((up && keep)); then
+    say "look: export BATOS_TESTBED_DIR=$BATOS_TESTBED_DIR; eval \"\$(hack/testbed env)\"; end it: hack/testbed down"
+    exit "$status"
+  fi
+  ((up == 0)) || hack/testbed down || status=1
   rm -rf "$work"
   exit "$status"
 }

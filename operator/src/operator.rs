@@ -55,7 +55,7 @@ impl Operator {
             });
         }
         let settings = Settings {
-            nats: self.bus.nats,
+            nats: self.bus.url(),
             root: self.bus.root,
             worker_image: self.worker_image,
             default_store: self.default_store.filter(|store| !store.is_empty()),
