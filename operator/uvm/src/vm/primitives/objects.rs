@@ -8,7 +8,7 @@ use super::{
 use crate::{
     image,
     vm::{
-        error::failed,
+        error::{failed, raise},
         heap::{Body, Object, Origin, Slot, SlotType},
         interp::Machine,
         lookup,
@@ -39,6 +39,10 @@ pub(super) const TABLE: &[Entry] = &[
         answer(count(usize::try_from(hash).unwrap_or_default()))
     }),
     ("_PrintString", |m, me, _| print(m, me)),
+    ("_IsPrototype", |m, me, _| match me.as_object() {
+        Some(handle) => boolean(is_image(m.heap.get(handle)?)),
+        None => boolean(false),
+    }),
     ("_Shape", |m, me, _| {
         body(m, me)?;
         let shape = m.shape(me);
@@ -65,7 +69,17 @@ pub(super) const TABLE: &[Entry] = &[
         Some(text) => failed(text),
         None => failed(m.describe(arg(a, 0))),
     }),
-    ("_BlockValue:", |m, _, a| Ok(Flow::Block { arguments: array(m, arg(a, 0))?.to_vec() })),
+    ("_BlockValue:", |m, me, a| {
+        let arguments = array(m, arg(a, 0))?.to_vec();
+        match body(m, me)? {
+            Body::Block(closure) if closure.code.arguments == arguments.len() => Ok(Flow::Block { arguments }),
+            Body::Block(closure) => {
+                let text = format!("the block takes {} arguments, not {}", closure.code.arguments, arguments.len());
+                raise(image::ARGUMENTS_COUNT, text)
+            }
+            _ => failed(format!("{} is no block", m.describe(me))),
+        }
+    }),
     ("_BlockArity", |m, me, _| match body(m, me)? {
         Body::Block(closure) => answer(count(closure.code.arguments)),
         _ => failed("only a block has an arity"),
