@@ -55,6 +55,9 @@ fn statements(source: &str) -> Vec<(usize, usize)> {
     while let Some((at, c)) = chars.next() {
         if let Some(bars @ 0..2) = locals {
             locals = Some(bars + usize::from(c == '|'));
+            if c == '\n' {
+                (line, line_start) = (line + 1, at + 1);
+            }
             continue;
         }
         if !open && !c.is_whitespace() && c != '"' && c != '.' {

@@ -368,9 +368,8 @@ impl<'a> Parser<'a> {
                 Token::Str(text) => ExprKind::Str(text),
                 Token::Char(c) => ExprKind::Char(c),
                 Token::Name(name) if ["nil", "true", "false"].contains(&name.as_str()) => ExprKind::Name(name),
-                Token::Symbol(text) | Token::Name(text) | Token::Keyword(text) | Token::Binary(text) => {
-                    ExprKind::Symbol(text)
-                }
+                Token::Keyword(text) => ExprKind::Symbol(self.joined(at, text)),
+                Token::Symbol(text) | Token::Name(text) | Token::Binary(text) => ExprKind::Symbol(text),
                 Token::Open | Token::OpenArray => ExprKind::LiteralArray(self.nested(Self::literals)?),
                 _ => {
                     self.next -= 1;
@@ -379,6 +378,19 @@ impl<'a> Parser<'a> {
             };
             elements.push(Expr { at, kind });
         }
+    }
+
+    /// `at:put:` from its parts, which touch each other.
+    fn joined(&mut self, at: Position, mut text: String) -> String {
+        let column = |text: &str| at.column as usize + text.chars().count();
+        while let Token::Keyword(part) | Token::Name(part) = self.peek().clone()
+            && self.at().line == at.line
+            && self.at().column as usize == column(&text)
+        {
+            self.next += 1;
+            text += &part;
+        }
+        text
     }
 
     /// Slots up to and with `|)`.

@@ -40,6 +40,10 @@ pub(super) const TABLE: &[Entry] = &[
         answer(count(usize::try_from(hash).unwrap_or_default()))
     }),
     ("_PrintString", |m, me, _| print(m, me)),
+    ("_IsPrototype", |m, me, _| match me.as_object() {
+        Some(handle) => boolean(is_image(m.heap.get(handle)?)),
+        None => boolean(false),
+    }),
     ("_Shape", |m, me, _| {
         body(m, me)?;
         let shape = m.shape(me);
