@@ -137,6 +137,7 @@ versions() {
     -o jsonpath='{range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{"\n"}{end}'
 }
 before=$(versions)
+[[ $before == *Prototype/account* ]]
 kubectl rollout restart deployment/batos-operator
 kubectl rollout status deployment/batos-operator --timeout=60s
 prototype late quickstart '' | kubectl apply -f -
