@@ -37,6 +37,12 @@ pub fn check_method(source: &str) -> Result<CheckedMethod, VmError> {
     Ok(CheckedMethod { selector: slot.name.clone(), source: print_slot(&slot) })
 }
 
+/// Primitives are named with an underscore and a capital, `_Clone`; `_pin` is a private slot.
+pub(super) fn is_primitive(selector: &str) -> bool {
+    let mut letters = selector.chars();
+    letters.next() == Some('_') && letters.next().is_some_and(char::is_uppercase)
+}
+
 /// Compiles a method's body. Only the image may name primitives.
 pub(super) fn compile(name: &str, code: &syntax::Code, symbols: &Symbols, primitives: bool) -> Result<Code, VmError> {
     let mut compiler = Compiler { symbols, scopes: Vec::new(), contexts: Vec::new(), primitives };
@@ -378,7 +384,7 @@ impl Compiler<'_> {
             }
             ExprKind::Send { receiver, selector, arguments }
                 if let [argument] = arguments.as_slice()
-                    && !selector.starts_with('_') =>
+                    && !is_primitive(selector) =>
             {
                 self.one_argument(expr.at, receiver, selector, argument, None)
             }
@@ -627,7 +633,7 @@ impl Compiler<'_> {
         let is_inlined = matches!(receiver, Receiver::Expr(receiver) if is_inlined(receiver, selector, arguments));
         if let [argument] = arguments
             && !is_inlined
-            && !selector.starts_with('_')
+            && !is_primitive(selector)
             && (operator(selector).is_none() || !matches!(receiver, Receiver::Expr(_)))
         {
             return self.one_argument(at, receiver, selector, argument, Some(to));
@@ -649,7 +655,7 @@ impl Compiler<'_> {
                         compiler.emit(at, Op::Not { to, a })
                     });
                 }
-                if arguments.is_empty() && !selector.starts_with('_') {
+                if arguments.is_empty() && !is_primitive(selector) {
                     return self.with_temporaries(|compiler| {
                         let of = compiler.operand(receiver)?;
                         compiler.get(at, of, selector, Route::Normal, to)
@@ -698,7 +704,7 @@ impl Compiler<'_> {
         route: Route,
         to: Reg,
     ) -> Compiled {
-        if arguments.is_empty() && !selector.starts_with('_') {
+        if arguments.is_empty() && !is_primitive(selector) {
             return self.get(at, receiver, selector, route, to);
         }
         self.with_temporaries(|compiler| {
@@ -723,7 +729,7 @@ impl Compiler<'_> {
             self.into(argument, register)?;
         }
         let symbol = self.symbols.intern(selector);
-        if !selector.starts_with('_') {
+        if !is_primitive(selector) {
             let site = self.site(symbol, arguments.len(), route, 0)?;
             return self.emit(at, Op::Send { to, at: window, site });
         }
