@@ -1,1 +1,31 @@
-//! batos-crds
+//! What people write: Universe, Prototype, ModelPool and Facet, as resources of Kubernetes or as the same YAML in files.
+//!
+//! Each spec is defined once. Feature `kubernetes` derives the resources (`Universe`, …) and their definitions from it;
+//! [`parse`] reads files with or without that feature.
+
+mod check;
+mod facet;
+mod manifest;
+mod model_pool;
+mod prototype;
+mod schema;
+#[cfg(feature = "kubernetes")]
+mod status;
+mod universe;
+#[cfg(feature = "kubernetes")]
+mod yaml;
+
+pub use facet::*;
+pub use manifest::{Manifest, Metadata, ParseError, Resource, parse};
+pub use model_pool::*;
+pub use prototype::*;
+#[cfg(feature = "kubernetes")]
+pub use status::*;
+pub use universe::*;
+#[cfg(feature = "kubernetes")]
+pub use yaml::{Definitions, crd_yaml, definitions};
+
+/// Group of all resources.
+pub const GROUP: &str = "batos.dev";
+/// The version that is served and stored.
+pub const VERSION: &str = "v1alpha1";

@@ -1,1 +1,39 @@
-fn main() {}
+//! The `batos` binary: it wires the crates and decides nothing.
+
+mod cli;
+mod client;
+mod health;
+mod manifests;
+mod nats;
+#[cfg(feature = "kubernetes")]
+mod operator;
+mod relay;
+mod store;
+mod up;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    cli::install_logging();
+    #[cfg(feature = "kubernetes")]
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was installed before");
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("batos: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli::Cli::parse().run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("batos: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -2,8 +2,12 @@ use std::time::Duration;
 
 use async_nats::{ConnectOptions, HeaderMap, RequestErrorKind};
 use batos_covenant::{Command, Encoding, MESSAGE_ID_HEADER, Reply, SENDER_HEADER, Subject, decode, encode};
+use futures::StreamExt;
 
 use crate::{BusError, BusErrorKind};
+
+/// How long the server has to answer.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// A cheap, cloneable handle over one NATS connection that reconnects by itself.
 #[derive(Clone)]
@@ -16,7 +20,7 @@ impl Client {
     pub async fn connect(url: &str) -> Result<Self, BusError> {
         let nats = ConnectOptions::new()
             .name("batos")
-            .connection_timeout(Duration::from_secs(5))
+            .connection_timeout(CONNECT)
             .event_callback(|event| async move { tracing::debug!(%event, "nats") })
             .connect(url)
             .await
@@ -50,6 +54,19 @@ impl Client {
         let (reply, _) = decode(&message.payload)
             .map_err(|e| BusError::new(BusErrorKind::Encoding, format!("reply on {subject}: {e}")))?;
         Ok(reply)
+    }
+
+    /// Completes when the server has handled all that was sent before. A flush alone only waits for the socket.
+    pub(crate) async fn barrier(&self) -> Result<(), BusError> {
+        let failed = |e: String| BusError::new(BusErrorKind::Subscribe, format!("no answer from NATS: {e}"));
+        let inbox = self.nats.new_inbox();
+        let mut echo = self.nats.subscribe(inbox.clone()).await.map_err(|e| failed(e.to_string()))?;
+        self.nats.publish(inbox, "".into()).await.map_err(|e| failed(e.to_string()))?;
+        match tokio::time::timeout(CONNECT, echo.next()).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(failed("connection closed".to_owned())),
+            Err(_) => Err(failed(format!("nothing within {CONNECT:?}"))),
+        }
     }
 
     pub fn is_connected(&self) -> bool {

@@ -36,8 +36,7 @@ pub async fn serve(
     for class in [AccessClass::Cmd, AccessClass::Adm] {
         subscriptions.push(subscribe(client, &Subject::wildcard(root, universe, class)).await?);
     }
-    // The server knows the subscriptions once it has answered a request that came after them.
-    client.nats.flush().await.map_err(|e| BusError::new(BusErrorKind::Subscribe, e.to_string()))?;
+    client.barrier().await?;
     let mut messages = futures::stream::select_all(subscriptions);
     loop {
         let message = tokio::select! {

@@ -97,7 +97,7 @@ impl Store for RedbStore {
     async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError> {
         let read = |table: &redb::ReadOnlyTable<&[u8], &[u8]>| {
             let get = |key: &Key| match table.get(key.0.as_slice()).map_err(damaged)? {
-                Some(row) => versioned(row.value()).map(Some),
+                Some(row) => Versioned::of_row(row.value()).map(Some),
                 None => Ok(None),
             };
             keys.iter().map(get).collect()
@@ -110,7 +110,7 @@ impl Store for RedbStore {
             let rows = table.range(start.0.as_slice()..end.0.as_slice()).map_err(damaged)?;
             let pair = |row: Result<(redb::AccessGuard<&[u8]>, redb::AccessGuard<&[u8]>), redb::StorageError>| {
                 let (key, value) = row.map_err(damaged)?;
-                Ok((Key(key.value().to_vec()), versioned(value.value())?))
+                Ok((Key(key.value().to_vec()), Versioned::of_row(value.value())?))
             };
             rows.take(limit).map(pair).collect()
         };
@@ -118,6 +118,7 @@ impl Store for RedbStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        batch.check_size()?;
         let (reply, answer) = oneshot::channel();
         let closed = || StoreError::Unavailable("the store is closed".to_owned());
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
@@ -230,20 +231,11 @@ fn apply(
 
 fn present(table: &Table<'_, &'static [u8], &'static [u8]>, key: &Key) -> Result<Option<Rev>, StoreError> {
     match table.get(key.0.as_slice()).map_err(damaged)? {
-        Some(row) => versioned(row.value()).map(|row| Some(row.rev)),
+        Some(row) => Versioned::of_row(row.value()).map(|row| Some(row.rev)),
         None => Ok(None),
     }
 }
 
 fn write(table: &mut Table<'_, &'static [u8], &'static [u8]>, key: &Key, rev: Rev, bytes: &[u8]) -> Result<(), StoreError> {
-    let row = [rev.to_be_bytes().as_slice(), bytes].concat();
-    table.insert(key.0.as_slice(), row.as_slice()).map(|_| ()).map_err(damaged)
-}
-
-/// A row is the revision, big-endian, before the value.
-fn versioned(row: &[u8]) -> Result<Versioned, StoreError> {
-    match row.split_first_chunk::<8>() {
-        Some((rev, bytes)) => Ok(Versioned { rev: Rev::from_be_bytes(*rev), bytes: bytes.to_vec() }),
-        None => Err(damaged("a row is shorter than its revision")),
-    }
+    table.insert(key.0.as_slice(), Versioned::row(rev, bytes).as_slice()).map(|_| ()).map_err(damaged)
 }

@@ -18,6 +18,20 @@ pub struct Versioned {
     pub bytes: Vec<u8>,
 }
 
+impl Versioned {
+    /// A row of an engine: the revision, big-endian, before the value.
+    pub(crate) fn row(rev: Rev, bytes: &[u8]) -> Vec<u8> {
+        [rev.to_be_bytes().as_slice(), bytes].concat()
+    }
+
+    pub(crate) fn of_row(row: &[u8]) -> Result<Self, StoreError> {
+        match row.split_first_chunk::<8>() {
+            Some((rev, bytes)) => Ok(Self { rev: Rev::from_be_bytes(*rev), bytes: bytes.to_vec() }),
+            None => Err(StoreError::Damaged("a row is shorter than its revision".to_owned())),
+        }
+    }
+}
+
 /// The revision that a key must have for the batch to apply; `None` means the key must be absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expect {
@@ -32,6 +46,9 @@ pub struct Put {
     pub bytes: Vec<u8>,
 }
 
+/// Largest batch, in bytes of its keys and values.
+pub const MAX_BATCH: usize = 8 << 20;
+
 /// One conditional transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -43,6 +60,19 @@ pub struct Batch {
     pub lock: Vec<Key>,
     pub put: Vec<Put>,
     pub delete: Vec<Key>,
+}
+
+impl Batch {
+    pub(crate) fn check_size(&self) -> Result<(), StoreError> {
+        let keys = self.expect.iter().map(|expect| expect.key.0.len());
+        let keys = keys.chain(self.lock.iter().chain(&self.delete).map(|key| key.0.len()));
+        let puts = self.put.iter().map(|put| put.key.0.len() + put.bytes.len());
+        let size = keys.chain(puts).sum::<usize>() + self.marker.0.len() + self.marker_bytes.len();
+        match size > MAX_BATCH {
+            true => Err(StoreError::TooLarge(format!("{size} bytes, more than {MAX_BATCH}"))),
+            false => Ok(()),
+        }
+    }
 }
 
 /// An applied batch.

@@ -27,10 +27,15 @@ struct Recording {
 }
 
 impl Recordings {
+    /// From pairs of a request's digest and its answer.
+    pub fn new(answers: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { answers: answers.into_iter().collect() }
+    }
+
     /// Reads `recordings: [{request: digest, answer: text}]`.
     pub fn parse(yaml: &str) -> Result<Self, MindError> {
         let file: File = serde_yaml::from_str(yaml).map_err(|e| MindError::BadRecordings(e.to_string()))?;
-        Ok(Self { answers: file.recordings.into_iter().map(|r| (r.request, r.answer)).collect() })
+        Ok(Self::new(file.recordings.into_iter().map(|r| (r.request, r.answer))))
     }
 }
 

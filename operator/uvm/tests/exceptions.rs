@@ -108,7 +108,7 @@ fn uncaught_errors_carry_message_and_stack() {
     let world = World::new();
     let error = world.eval("| o |\n o := (| go: n = ( Error signal: 'boom' ) |).\n o go: 1").unwrap_err();
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::MethodFailed, "boom"));
-    assert_eq!(error.stack, ["a new object go:, line 1", "an object doit, line 3"]);
+    assert_eq!(error.stack, ["a new object go:, line 1", "genesis doit, line 3"]);
     let error = world.eval("[1/0] on: SubscriptOutOfBounds do: [:e | 1]").unwrap_err();
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::MethodFailed, "1 divided by 0"));
     let error = world.eval("[nil foo: 3] on: ZeroDivide do: [:e | 1]").unwrap_err();

@@ -189,11 +189,14 @@ fn slot_of(definition: &SlotDefinition) -> Result<Slot, UniverseError> {
 }
 
 fn method(name: &str, source: &str) -> Result<Slot, UniverseError> {
-    let bad = |reason: String| UniverseError::BadSlot { slot: name.to_owned(), reason };
-    let checked = check_method(source).map_err(|e| bad(e.message))?;
+    let slot = || name.to_owned();
+    let checked = check_method(source).map_err(|error| UniverseError::Syntax { slot: slot(), error })?;
     match checked.selector == name {
         true => Ok(Slot { name: checked.selector, kind: SlotKind::Method(checked.source) }),
-        false => Err(bad(format!("its source defines {:?}", checked.selector))),
+        false => {
+            let reason = format!("its source defines {:?}", checked.selector);
+            Err(UniverseError::BadSlot { slot: slot(), reason })
+        }
     }
 }
 

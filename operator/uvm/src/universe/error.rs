@@ -16,6 +16,8 @@ pub enum UniverseError {
     Stale { object: String, seen: String, known: String },
     #[error("slot {slot:?}: {reason}")]
     BadSlot { slot: String, reason: String },
+    #[error("slot {slot:?}: {error}")]
+    Syntax { slot: String, error: VmError },
     #[error("{0}")]
     Turn(#[from] VmError),
     #[error(transparent)]
@@ -33,7 +35,8 @@ impl UniverseError {
             Self::IdReused(_) => ErrorKind::IdReused,
             Self::Contended { .. } => ErrorKind::Conflict,
             Self::Stale { .. } => ErrorKind::Stale,
-            Self::BadSlot { .. } => ErrorKind::SyntaxError,
+            Self::BadSlot { .. } => ErrorKind::BadRequest,
+            Self::Syntax { .. } => ErrorKind::SyntaxError,
             Self::Turn(error) => error.kind,
             Self::Store(StoreError::TooLarge(_)) | Self::Record { source: RecordError::TooLarge(_), .. } => {
                 ErrorKind::LimitExceeded

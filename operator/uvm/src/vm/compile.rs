@@ -1,8 +1,7 @@
-//! Syntax tree to bytecode.
+//! Syntax tree to register code.
 //!
-//! Variables live on the stack unless the method contains a real block, which may outlive it; then all of them live in
-//! a context. Control structures on literal blocks are inlined, except a loop body that itself makes closures: each
-//! round must have variables of its own.
+//! Variables live in registers, unless a closure captures them: then they live in a context that their scope makes, anew
+//! in every round of a loop. Control structures on literal blocks are compiled in place.
 
 use std::sync::Arc;
 
@@ -10,10 +9,11 @@ use batos_covenant::ErrorKind;
 
 use super::{
     VmError,
-    heap::Symbols,
-    op::{Code, Op, SlotPlan},
+    capture::{assigns, captured, is_inlined},
+    op::{CONSTANT, Code, NONE, Op, Reg, Route, Shortcut, Site, SlotPlan},
     primitives,
-    value::Value,
+    symbols::Symbols,
+    value::{Symbol, Value},
 };
 use crate::syntax::{self, Expr, ExprKind, Position, Receiver, SlotNodeKind, Statement, parse_method, print_slot};
 
@@ -30,85 +30,171 @@ pub fn check_method(source: &str) -> Result<CheckedMethod, VmError> {
     let slot = parse_method(source)?;
     let SlotNodeKind::Method(code) = &slot.kind else { return Err(too_large("method")) };
     // Source text that people and models write has no primitives: those belong to the image.
-    compile(&slot.name, code, &mut Symbols::default(), false)?;
+    compile(&slot.name, code, &Symbols::current(), false)?;
     Ok(CheckedMethod { selector: slot.name.clone(), source: print_slot(&slot) })
 }
 
 /// Compiles a method's body. Only the image may name primitives.
-pub(super) fn compile(
-    name: &str,
-    code: &syntax::Code,
-    symbols: &mut Symbols,
-    primitives: bool,
-) -> Result<Code, VmError> {
-    let mut compiler = Compiler { symbols, scopes: Vec::new(), primitives };
+pub(super) fn compile(name: &str, code: &syntax::Code, symbols: &Symbols, primitives: bool) -> Result<Code, VmError> {
+    let mut compiler = Compiler { symbols, scopes: Vec::new(), contexts: Vec::new(), primitives };
     compiler.scope(name, code, false)
 }
 
-/// A method or a real block while it is compiled.
-struct Scope {
-    code: Code,
-    /// Names of the variables; those of inlined blocks come and go.
-    names: Vec<String>,
+/// Registers of one activation.
+const MAX_REGISTERS: usize = 512;
+/// Elements that an array literal puts into registers at a time.
+const ARRAY_CHUNK: usize = 32;
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Register(Reg),
+    /// In the context with this number.
+    Context {
+        context: usize,
+        index: u16,
+    },
 }
 
-struct Compiler<'a> {
-    symbols: &'a mut Symbols,
+struct Variable {
+    name: String,
+    place: Place,
+}
+
+/// A method or a closure's block while it is compiled.
+pub(super) struct Scope {
+    code: Code,
+    /// Those of inlined blocks come and go.
+    variables: Vec<Variable>,
+    next: usize,
+    /// Contexts of the scopes around: what the block was closed over.
+    outer_contexts: usize,
+}
+
+/// A context that some scope has made.
+struct Context {
+    scope: usize,
+    register: Reg,
+}
+
+pub(super) struct Compiler<'a> {
+    symbols: &'a Symbols,
     scopes: Vec<Scope>,
+    contexts: Vec<Context>,
     primitives: bool,
 }
 
-type Compiled = Result<(), VmError>;
+pub(super) type Compiled<T = ()> = Result<T, VmError>;
 
-fn too_large(what: &str) -> VmError {
+pub(super) fn too_large(what: &str) -> VmError {
     VmError::new(ErrorKind::SyntaxError, format!("{what} too large to compile"))
 }
 
-fn small<T: TryFrom<usize>>(n: usize) -> Result<T, VmError> {
+pub(super) fn small<T: TryFrom<usize>>(n: usize) -> Compiled<T> {
     T::try_from(n).map_err(|_| too_large("method"))
 }
 
+pub(super) fn error(at: Position, message: String) -> VmError {
+    VmError::new(ErrorKind::SyntaxError, format!("line {}, column {}: {message}", at.line, at.column))
+}
+
 impl Compiler<'_> {
-    fn scope(&mut self, name: &str, code: &syntax::Code, is_block: bool) -> Result<Code, VmError> {
+    fn scope(&mut self, name: &str, code: &syntax::Code, is_block: bool) -> Compiled<Code> {
+        let compiled = Code {
+            name: name.to_owned(),
+            arguments: code.arguments.len(),
+            is_block,
+            tree: is_block.then(|| Arc::new(code.clone())),
+            ..Code::default()
+        };
+        let scope = Scope { code: compiled, variables: Vec::new(), next: 1, outer_contexts: self.contexts.len() };
+        self.scopes.push(scope);
+        for _ in 0..code.arguments.len() + usize::from(is_block) {
+            self.temporary()?;
+        }
+        let answer = self.temporary()?;
+        self.in_scope(code, 1, |compiler| compiler.body(code, Some(answer)))?;
+        // Methods and blocks answer their last statement, empty ones nil. After a block's `^` the end is reached too,
+        // when the method has ended and a handler resumes.
+        self.emit(code.at, Op::Return { from: answer })?;
+        let outer = self.top()?.outer_contexts;
+        self.contexts.truncate(outer);
+        let mut code = self.scopes.pop().map(|scope| scope.code).ok_or_else(|| too_large("method"))?;
+        code.shortcut = shortcut(&code);
+        Ok(code)
+    }
+
+    /// Declares the variables of a method or block around `compile`; its arguments lie from register `first`.
+    pub(super) fn in_scope(
+        &mut self,
+        code: &syntax::Code,
+        first: Reg,
+        compile: impl FnOnce(&mut Self) -> Compiled,
+    ) -> Compiled {
         let names = [code.arguments.as_slice(), &code.locals].concat();
         for (index, variable) in names.iter().enumerate() {
             if names.iter().take(index).any(|other| other == variable) {
                 return Err(error(code.at, format!("{variable:?} is declared twice")));
             }
         }
-        let compiled = Code {
-            name: name.to_owned(),
-            arguments: code.arguments.len(),
-            variables: names.len(),
-            captured: makes_closures(code),
-            is_block,
-            tree: is_block.then(|| Arc::new(code.clone())),
-            ..Code::default()
-        };
-        self.scopes.push(Scope { code: compiled, names });
-        self.body(code)?;
-        // Methods and blocks answer their last statement, empty ones nil. After a block's `^` the end is reached too, when
-        // the method has ended and a handler resumes.
-        self.emit(code.at, Op::Return)?;
-        self.scopes.pop().map(|scope| scope.code).ok_or_else(|| too_large("method"))
+        let captured = captured(code);
+        let in_context: Vec<&String> = names.iter().filter(|name| captured.contains(name.as_str())).collect();
+        let (scope, next) = (self.scopes.len() - 1, self.top()?.next);
+        let (variables, contexts) = (self.top()?.variables.len(), self.contexts.len());
+        if !in_context.is_empty() {
+            let register = self.temporary()?;
+            let outer = self.innermost_context()?.unwrap_or(NONE);
+            self.emit(code.at, Op::Context { to: register, outer, count: small(in_context.len())? })?;
+            self.contexts.push(Context { scope, register });
+        }
+        let mut index = 0;
+        for (number, name) in names.iter().enumerate() {
+            let argument = (number < code.arguments.len()).then_some(first + small::<u16>(number)?);
+            let place = match (captured.contains(name.as_str()), argument) {
+                (true, argument) => {
+                    let context = self.contexts.last().map_or(NONE, |context| context.register);
+                    if let Some(from) = argument {
+                        self.emit(code.at, Op::SetCaptured { context, index, from })?;
+                    }
+                    index += 1;
+                    Place::Context { context: self.contexts.len() - 1, index: index - 1 }
+                }
+                (false, Some(register)) => Place::Register(register),
+                (false, None) => {
+                    let register = self.temporary()?;
+                    // Loops come back here.
+                    self.constant(code.at, Value::NIL, register)?;
+                    Place::Register(register)
+                }
+            };
+            self.top()?.variables.push(Variable { name: name.clone(), place });
+        }
+        compile(self)?;
+        self.contexts.truncate(contexts);
+        let top = self.top()?;
+        top.variables.truncate(variables);
+        top.next = next;
+        Ok(())
     }
 
-    /// Statements; leaves the value of the last one (nil without any).
-    fn body(&mut self, code: &syntax::Code) -> Compiled {
-        if code.body.is_empty() {
-            return self.constant(code.at, Value::NIL);
+    /// Statements; the value of the last one, nil without any, goes to `to`.
+    pub(super) fn body(&mut self, code: &syntax::Code, to: Option<Reg>) -> Compiled {
+        if code.body.is_empty()
+            && let Some(to) = to
+        {
+            return self.constant(code.at, Value::NIL, to);
         }
         for (index, statement) in code.body.iter().enumerate() {
-            if index > 0 {
-                self.emit(code.at, Op::Pop)?;
-            }
-            match statement {
-                Statement::Expr(expr) => self.expr(expr)?,
-                Statement::Return(expr) => {
-                    self.expr(expr)?;
+            let is_last = index + 1 == code.body.len();
+            match (statement, to) {
+                (Statement::Expr(expr), Some(to)) if is_last => self.into(expr, to)?,
+                (Statement::Expr(expr), _) => self.effect(expr)?,
+                (Statement::Return(expr), _) => {
+                    let next = self.top()?.next;
+                    let from = self.operand(expr)?;
+                    self.top()?.next = next;
                     let in_block = self.top()?.code.is_block;
-                    self.emit(expr.at, if in_block { Op::NonLocalReturn } else { Op::Return })?;
-                    if index + 1 < code.body.len() {
+                    self.emit(expr.at, if in_block { Op::NonLocalReturn { from } } else { Op::Return { from } })?;
+                    if !is_last {
                         return Err(error(expr.at, "nothing after '^' is ever reached".to_owned()));
                     }
                 }
@@ -117,447 +203,504 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn top(&mut self) -> Result<&mut Scope, VmError> {
+    pub(super) fn top(&mut self) -> Compiled<&mut Scope> {
         self.scopes.last_mut().ok_or_else(|| too_large("method"))
     }
 
-    fn emit(&mut self, at: Position, op: Op) -> Result<(), VmError> {
+    pub(super) fn temporary(&mut self) -> Compiled<Reg> {
+        let scope = self.top()?;
+        scope.next += 1;
+        scope.code.registers = scope.code.registers.max(scope.next);
+        match scope.next <= MAX_REGISTERS {
+            true => small(scope.next - 1),
+            false => Err(too_large("method with so many variables and operands")),
+        }
+    }
+
+    /// Gives back the temporaries that `compile` takes.
+    pub(super) fn with_temporaries(&mut self, compile: impl FnOnce(&mut Self) -> Compiled) -> Compiled {
+        let next = self.top()?.next;
+        compile(self)?;
+        self.top()?.next = next;
+        Ok(())
+    }
+
+    pub(super) fn emit(&mut self, at: Position, op: Op) -> Compiled {
         let code = &mut self.top()?.code;
         code.ops.push(op);
         code.lines.push(at.line);
         Ok(())
     }
 
-    fn here(&mut self) -> Result<u32, VmError> {
+    pub(super) fn here(&mut self) -> Compiled<u32> {
         small(self.top()?.code.ops.len())
     }
 
     /// A jump whose target `land` fills in.
-    fn jump(&mut self, at: Position, op: fn(u32) -> Op) -> Result<usize, VmError> {
-        self.emit(at, op(u32::MAX))?;
+    pub(super) fn jump(&mut self, at: Position, op: Op) -> Compiled<usize> {
+        self.emit(at, op)?;
         Ok(self.here()? as usize - 1)
     }
 
-    fn land(&mut self, jump: usize, op: fn(u32) -> Op) -> Compiled {
+    pub(super) fn land(&mut self, jump: usize) -> Compiled {
         let here = self.here()?;
-        if let Some(slot) = self.top()?.code.ops.get_mut(jump) {
-            *slot = op(here);
+        if let Some(
+            Op::Jump { target }
+            | Op::JumpIfFalse { target, .. }
+            | Op::JumpIfTrue { target, .. }
+            | Op::JumpIfNil { target, .. }
+            | Op::JumpIfNotNil { target, .. }
+            | Op::Count { body: target, .. },
+        ) = self.top()?.code.ops.get_mut(jump)
+        {
+            *target = here;
         }
         Ok(())
     }
 
-    fn constant(&mut self, at: Position, value: Value) -> Compiled {
+    fn constant_index(&mut self, value: Value) -> Compiled<u16> {
         let constants = &mut self.top()?.code.constants;
         let index = constants.iter().position(|old| *old == value).unwrap_or_else(|| {
             constants.push(value);
             constants.len() - 1
         });
-        self.emit(at, Op::Constant(small(index)?))
+        small::<u16>(index).and_then(|index| if index & CONSTANT == 0 { Ok(index) } else { Err(too_large("method")) })
     }
 
-    fn text(&mut self, at: Position, text: &str, op: fn(u16) -> Op) -> Compiled {
+    pub(super) fn constant(&mut self, at: Position, value: Value, to: Reg) -> Compiled {
+        let index = self.constant_index(value)?;
+        self.emit(at, Op::Constant { to, index })
+    }
+
+    fn text(&mut self, text: &str) -> Compiled<u16> {
         let texts = &mut self.top()?.code.texts;
         texts.push(Arc::from(text));
-        let index = small(texts.len() - 1)?;
-        self.emit(at, op(index))
+        small(texts.len() - 1)
     }
 
-    fn selector(&mut self, selector: &str) -> Result<u16, VmError> {
-        let symbol = self.symbols.intern(selector);
-        let selectors = &mut self.top()?.code.selectors;
-        let index = selectors.iter().position(|old| *old == symbol).unwrap_or_else(|| {
-            selectors.push(symbol);
-            selectors.len() - 1
-        });
-        small(index)
+    pub(super) fn site(&mut self, selector: Symbol, arguments: usize, route: Route, primitive: u16) -> Compiled<u16> {
+        let site = Site { selector, arguments: small(arguments)?, route, primitive };
+        let sites = &mut self.top()?.code.sites;
+        sites.push(site);
+        small(sites.len() - 1)
     }
 
-    /// Where a variable is: contexts outwards (only scopes that have one count) and index.
-    fn variable(&self, name: &str) -> Result<Option<(bool, u8, u16)>, VmError> {
-        let mut depth = 0_usize;
-        for (out, scope) in self.scopes.iter().rev().enumerate() {
-            if let Some(index) = scope.names.iter().rposition(|other| other == name) {
-                let on_stack = out == 0 && !scope.code.captured;
-                return Ok(Some((on_stack, small(depth)?, small(index)?)));
-            }
-            depth += usize::from(scope.code.captured);
+    /// The register of the innermost context, where code can see it.
+    fn innermost_context(&mut self) -> Compiled<Option<Reg>> {
+        let scope = self.scopes.len() - 1;
+        match self.contexts.last() {
+            Some(context) if context.scope == scope => Ok(Some(context.register)),
+            Some(_) => self.environment().map(Some),
+            None => Ok(None),
         }
-        Ok(None)
     }
 
-    fn expr(&mut self, expr: &Expr) -> Compiled {
-        let at = expr.at;
+    /// The register of the context that the running block was closed over.
+    fn environment(&mut self) -> Compiled<Reg> {
+        let arguments = self.top()?.code.arguments;
+        small(arguments + 1)
+    }
+
+    fn variable(&self, name: &str) -> Option<(usize, Place)> {
+        self.scopes.iter().enumerate().rev().find_map(|(number, scope)| {
+            let variable = scope.variables.iter().rfind(|variable| variable.name == name)?;
+            Some((number, variable.place))
+        })
+    }
+
+    /// A register with the context number `context`.
+    fn context(&mut self, at: Position, context: usize) -> Compiled<Reg> {
+        let scope = self.scopes.len() - 1;
+        match self.contexts.get(context) {
+            Some(known) if known.scope == scope => return Ok(known.register),
+            _ => {}
+        }
+        let mut from = self.environment()?;
+        let hops = (self.top()?.outer_contexts - 1).saturating_sub(context);
+        if hops > 0 {
+            let to = self.temporary()?;
+            for _ in 0..hops {
+                self.emit(at, Op::Outer { to, from })?;
+                from = to;
+            }
+        }
+        Ok(from)
+    }
+
+    fn set(&mut self, at: Position, place: Place, from: Reg) -> Compiled {
+        match place {
+            Place::Register(to) if to == from => Ok(()),
+            Place::Register(to) => self.emit(at, Op::Move { to, from }),
+            Place::Context { context, index } => self.with_temporaries(|compiler| {
+                let context = compiler.context(at, context)?;
+                compiler.emit(at, Op::SetCaptured { context, index, from })
+            }),
+        }
+    }
+
+    /// Compiles for the effect alone.
+    pub(super) fn effect(&mut self, expr: &Expr) -> Compiled {
         match &expr.kind {
-            ExprKind::Integer(digits) => match digits.parse().ok().and_then(Value::int) {
-                Some(value) => self.constant(at, value),
-                None => self.text(at, digits, Op::Big),
+            ExprKind::Assign { name, value } => self.assign(expr.at, name, value, None),
+            ExprKind::Send { receiver: Receiver::Expr(receiver), selector, arguments }
+                if is_inlined(receiver, selector, arguments) =>
+            {
+                self.inlined(expr.at, receiver, selector, arguments, None)
+            }
+            _ => self.with_temporaries(|compiler| {
+                let to = compiler.temporary()?;
+                compiler.into(expr, to)
+            }),
+        }
+    }
+
+    /// A register that holds the value: the variable's own, if it is one.
+    pub(super) fn operand(&mut self, expr: &Expr) -> Compiled<Reg> {
+        match &expr.kind {
+            ExprKind::SelfRef => return Ok(0),
+            ExprKind::Name(name) => {
+                if let Some((_, Place::Register(register))) = self.variable(name) {
+                    return Ok(register);
+                }
+            }
+            _ => {}
+        }
+        let to = self.temporary()?;
+        self.into(expr, to)?;
+        Ok(to)
+    }
+
+    /// The receiver of an operator whose argument is `other`, which might assign it.
+    fn left_operand(&mut self, expr: &Expr, other: &Expr) -> Compiled<Reg> {
+        match &expr.kind {
+            ExprKind::Name(name) if assigns(other, name) => {
+                let to = self.temporary()?;
+                self.into(expr, to)?;
+                Ok(to)
+            }
+            _ => self.operand(expr),
+        }
+    }
+
+    /// A literal that needs no register.
+    fn literal(&self, expr: &Expr) -> Option<Value> {
+        match &expr.kind {
+            ExprKind::Integer(digits) => digits.parse().ok().and_then(Value::int),
+            ExprKind::Float(value) => Some(Value::float(*value)),
+            ExprKind::Symbol(text) => Some(Value::symbol(self.symbols.intern(text))),
+            ExprKind::Char(c) => Some(Value::char(*c)),
+            ExprKind::Name(name) if self.variable(name).is_none() => match name.as_str() {
+                "nil" => Some(Value::NIL),
+                "true" => Some(Value::TRUE),
+                "false" => Some(Value::FALSE),
+                _ => None,
             },
-            ExprKind::Float(value) => self.constant(at, Value::float(*value)),
-            ExprKind::Str(text) => self.text(at, text, Op::Str),
-            ExprKind::Symbol(text) => {
-                let symbol = self.symbols.intern(text);
-                self.constant(at, Value::symbol(symbol))
+            _ => None,
+        }
+    }
+
+    /// Compiles so that the value ends in `to`.
+    pub(super) fn into(&mut self, expr: &Expr, to: Reg) -> Compiled {
+        let at = expr.at;
+        if let Some(value) = self.literal(expr) {
+            return self.constant(at, value, to);
+        }
+        match &expr.kind {
+            ExprKind::Integer(digits) => {
+                let index = self.text(digits)?;
+                self.emit(at, Op::Big { to, index })
             }
-            ExprKind::Char(c) => self.constant(at, Value::char(*c)),
-            ExprKind::LiteralArray(elements) | ExprKind::DynamicArray(elements) => {
-                elements.iter().try_for_each(|element| self.expr(element))?;
-                self.emit(at, Op::Array(small(elements.len())?))
+            ExprKind::Str(text) => {
+                let index = self.text(text)?;
+                self.emit(at, Op::Str { to, index })
             }
-            ExprKind::SelfRef => self.emit(at, Op::Myself),
-            ExprKind::Name(name) => self.name(at, name),
-            ExprKind::Assign { name, value } => self.assign(at, name, value),
-            ExprKind::Send { receiver, selector, arguments } => self.send(at, receiver, selector, arguments),
+            ExprKind::Float(_) | ExprKind::Symbol(_) | ExprKind::Char(_) => Err(too_large("literal")),
+            ExprKind::LiteralArray(elements) | ExprKind::DynamicArray(elements) => self.array(at, elements, to),
+            ExprKind::SelfRef => self.emit(at, Op::Move { to, from: 0 }),
+            ExprKind::Name(name) => self.name(at, name, to),
+            ExprKind::Assign { name, value } => self.assign(at, name, value, Some(to)),
+            ExprKind::Send { receiver, selector, arguments } => self.send(at, receiver, selector, arguments, to),
             ExprKind::Cascade { first, others } => {
                 let ExprKind::Send { receiver: Receiver::Expr(receiver), selector, arguments } = &first.kind else {
                     return Err(error(at, "a cascade needs a receiver: write self".to_owned()));
                 };
-                self.expr(receiver)?;
-                self.emit(at, Op::Dup)?;
-                self.message(at, selector, arguments)?;
-                for (index, part) in others.iter().enumerate() {
-                    self.emit(part.at, Op::Pop)?;
-                    if index + 1 < others.len() {
-                        self.emit(part.at, Op::Dup)?;
-                    }
-                    self.message(part.at, &part.selector, &part.arguments)?;
-                }
-                Ok(())
+                self.with_temporaries(|compiler| {
+                    let kept = compiler.temporary()?;
+                    compiler.into(receiver, kept)?;
+                    compiler.message(first.at, kept, selector, arguments, to)?;
+                    others
+                        .iter()
+                        .try_for_each(|part| compiler.message(part.at, kept, &part.selector, &part.arguments, to))
+                })
             }
             ExprKind::Block(code) => {
                 let name = format!("[] in {}", self.scopes.first().map_or("", |scope| scope.code.name.as_str()));
+                let context = self.innermost_context()?.unwrap_or(NONE);
                 let block = Arc::new(self.scope(&name, code, true)?);
                 let blocks = &mut self.top()?.code.blocks;
                 blocks.push(block);
                 let index = small(blocks.len() - 1)?;
-                self.emit(at, Op::Block(index))
+                self.emit(at, Op::Block { to, index, context })
             }
-            ExprKind::Object(slots) => self.object(at, slots),
+            ExprKind::Object(slots) => self.object(at, slots, to),
         }
     }
 
-    fn name(&mut self, at: Position, name: &str) -> Compiled {
-        match self.variable(name)? {
-            Some((true, _, index)) => self.emit(at, Op::Local(index)),
-            Some((false, depth, index)) => self.emit(at, Op::Captured { depth, index }),
-            None => match name {
-                "nil" => self.constant(at, Value::NIL),
-                "true" => self.constant(at, Value::TRUE),
-                "false" => self.constant(at, Value::FALSE),
-                _ if name.starts_with('_') => {
-                    self.emit(at, Op::Myself)?;
-                    self.message(at, name, &[])
+    fn array(&mut self, at: Position, elements: &[Expr], to: Reg) -> Compiled {
+        self.with_temporaries(|compiler| {
+            // `to` may be a variable that the elements mention.
+            let array = compiler.temporary()?;
+            let mut is_new = true;
+            let chunks = elements.chunks(ARRAY_CHUNK).chain(elements.is_empty().then_some(&[][..]));
+            for chunk in chunks {
+                compiler.with_temporaries(|compiler| {
+                    let first = small(compiler.top()?.next)?;
+                    for element in chunk {
+                        let register = compiler.temporary()?;
+                        compiler.into(element, register)?;
+                    }
+                    let count = small(chunk.len())?;
+                    compiler.emit(
+                        at,
+                        match is_new {
+                            true => Op::Array { to: array, first, count },
+                            false => Op::ArrayMore { array, first, count },
+                        },
+                    )
+                })?;
+                is_new = false;
+            }
+            compiler.emit(at, Op::Move { to, from: array })
+        })
+    }
+
+    fn name(&mut self, at: Position, name: &str, to: Reg) -> Compiled {
+        match self.variable(name) {
+            Some((_, Place::Register(from))) if from == to => Ok(()),
+            Some((_, Place::Register(from))) => self.emit(at, Op::Move { to, from }),
+            Some((_, Place::Context { context, index })) => self.with_temporaries(|compiler| {
+                let context = compiler.context(at, context)?;
+                compiler.emit(at, Op::Captured { to, context, index })
+            }),
+            None => self.send_to_self(at, name, &[], Route::Implicit, to),
+        }
+    }
+
+    fn assign(&mut self, at: Position, name: &str, value: &Expr, to: Option<Reg>) -> Compiled {
+        let Some((_, place)) = self.variable(name) else {
+            // A slot: `x := e` sends `x: e` to self and, unlike the send, answers e.
+            return self.with_temporaries(|compiler| {
+                let kept = compiler.temporary()?;
+                compiler.into(value, kept)?;
+                let window = compiler.temporary()?;
+                let argument = compiler.temporary()?;
+                compiler.emit(at, Op::Move { to: window, from: 0 })?;
+                compiler.emit(at, Op::Move { to: argument, from: kept })?;
+                let selector = compiler.symbols.intern(&format!("{name}:"));
+                let site = compiler.site(selector, 1, Route::Implicit, 0)?;
+                compiler.emit(at, Op::Send { to: window, at: window, site })?;
+                to.map_or(Ok(()), |to| compiler.emit(at, Op::Move { to, from: kept }))
+            });
+        };
+        self.with_temporaries(|compiler| {
+            let from = match place {
+                // In place, unless what is computed still reads or assigns the variable on the way.
+                Place::Register(register) if is_simple(value) => {
+                    compiler.into(value, register)?;
+                    register
                 }
                 _ => {
-                    self.emit(at, Op::Myself)?;
-                    let selector = self.selector(name)?;
-                    self.emit(at, Op::SelfSend { selector, arguments: 0 })
+                    let from = compiler.operand(value)?;
+                    compiler.set(at, place, from)?;
+                    from
                 }
-            },
-        }
+            };
+            match to {
+                Some(to) if to != from => compiler.emit(at, Op::Move { to, from }),
+                _ => Ok(()),
+            }
+        })
     }
 
-    fn assign(&mut self, at: Position, name: &str, value: &Expr) -> Compiled {
-        match self.variable(name)? {
-            Some((on_stack, depth, index)) => {
-                self.expr(value)?;
-                self.emit(at, if on_stack { Op::SetLocal(index) } else { Op::SetCaptured { depth, index } })
-            }
-            // A slot: `x := e` sends `x: e` to self and, unlike the send, answers e.
-            None => {
-                self.expr(value)?;
-                self.emit(at, Op::Dup)?;
-                self.emit(at, Op::Myself)?;
-                self.emit(at, Op::Swap)?;
-                let selector = self.selector(&format!("{name}:"))?;
-                self.emit(at, Op::SelfSend { selector, arguments: 1 })?;
-                self.emit(at, Op::Pop)
-            }
-        }
-    }
-
-    fn object(&mut self, at: Position, slots: &[syntax::SlotNode]) -> Compiled {
+    fn object(&mut self, at: Position, slots: &[syntax::SlotNode], to: Reg) -> Compiled {
         let mut plans = Vec::new();
-        for slot in slots {
-            let name = self.symbols.intern(&slot.name);
-            plans.push(match &slot.kind {
-                SlotNodeKind::Constant(value) => {
-                    self.expr(value)?;
-                    SlotPlan::Constant(name)
-                }
-                SlotNodeKind::Assignable(value) => {
-                    match value {
-                        Some(value) => self.expr(value)?,
-                        None => self.constant(at, Value::NIL)?,
+        self.with_temporaries(|compiler| {
+            let first = small(compiler.top()?.next)?;
+            for slot in slots {
+                let name = compiler.symbols.intern(&slot.name);
+                let (plan, value) = match &slot.kind {
+                    SlotNodeKind::Constant(value) => (SlotPlan::Constant(name), Some(value)),
+                    SlotNodeKind::Assignable(value) => (SlotPlan::Assignable(name), value.as_ref()),
+                    SlotNodeKind::Parent { value, .. } => (SlotPlan::Parent(name), Some(value)),
+                    SlotNodeKind::Method(_) => {
+                        let source = print_slot(slot);
+                        if !compiler.primitives {
+                            check_method(&source)?;
+                        }
+                        plans.push(SlotPlan::Method(name, Arc::from(source)));
+                        continue;
                     }
-                    SlotPlan::Assignable(name)
-                }
-                SlotNodeKind::Parent { value, .. } => {
-                    self.expr(value)?;
-                    SlotPlan::Parent(name)
-                }
-                SlotNodeKind::Method(_) => {
-                    let source = print_slot(slot);
-                    if !self.primitives {
-                        check_method(&source)?;
-                    }
-                    SlotPlan::Method(name, Arc::from(source))
-                }
-            });
-        }
-        let objects = &mut self.top()?.code.objects;
-        objects.push(plans);
-        let index = small(objects.len() - 1)?;
-        self.emit(at, Op::Object(index))
-    }
-
-    fn send(&mut self, at: Position, receiver: &Receiver, selector: &str, arguments: &[Expr]) -> Compiled {
-        let count = small(arguments.len())?;
-        match receiver {
-            Receiver::Expr(receiver) => {
-                if self.inlined(at, receiver, selector, arguments)? {
-                    return Ok(());
-                }
-                self.expr(receiver)?;
-                self.message(at, selector, arguments)
-            }
-            Receiver::ImplicitSelf if selector.starts_with('_') => {
-                self.emit(at, Op::Myself)?;
-                self.message(at, selector, arguments)
-            }
-            Receiver::ImplicitSelf | Receiver::Resend | Receiver::DirectedResend(_) => {
-                self.emit(at, Op::Myself)?;
-                arguments.iter().try_for_each(|argument| self.expr(argument))?;
-                let index = self.selector(selector)?;
-                let op = match receiver {
-                    Receiver::Resend => Op::Resend { selector: index, arguments: count },
-                    Receiver::DirectedResend(parent) => {
-                        Op::Directed { selector: index, parent: self.selector(parent)?, arguments: count }
-                    }
-                    _ => Op::SelfSend { selector: index, arguments: count },
                 };
-                self.emit(at, op)
+                plans.push(plan);
+                let register = compiler.temporary()?;
+                match value {
+                    Some(value) => compiler.into(value, register)?,
+                    None => compiler.constant(at, Value::NIL, register)?,
+                }
+            }
+            let objects = &mut compiler.top()?.code.objects;
+            objects.push(plans);
+            let index = small(objects.len() - 1)?;
+            compiler.emit(at, Op::Object { to, first, index })
+        })
+    }
+
+    fn send(&mut self, at: Position, receiver: &Receiver, selector: &str, arguments: &[Expr], to: Reg) -> Compiled {
+        match receiver {
+            Receiver::Expr(receiver) if is_inlined(receiver, selector, arguments) => {
+                self.inlined(at, receiver, selector, arguments, Some(to))
+            }
+            Receiver::Expr(receiver) => {
+                if let [argument] = arguments
+                    && let Some(op) = operator(selector)
+                {
+                    return self.with_temporaries(|compiler| {
+                        let (a, b) = compiler.operands(receiver, argument)?;
+                        compiler.emit(at, op(to, a, b))
+                    });
+                }
+                if selector == "not" {
+                    return self.with_temporaries(|compiler| {
+                        let a = compiler.operand(receiver)?;
+                        compiler.emit(at, Op::Not { to, a })
+                    });
+                }
+                self.with_temporaries(|compiler| {
+                    let window = compiler.temporary()?;
+                    compiler.into(receiver, window)?;
+                    compiler.arguments_and_send(at, window, selector, arguments, Route::Normal, to)
+                })
+            }
+            Receiver::ImplicitSelf => self.send_to_self(at, selector, arguments, Route::Implicit, to),
+            Receiver::Resend => self.send_to_self(at, selector, arguments, Route::Resend, to),
+            Receiver::DirectedResend(parent) => {
+                let parent = self.symbols.intern(parent);
+                self.send_to_self(at, selector, arguments, Route::Directed(parent), to)
             }
         }
     }
 
-    /// Arguments and the send itself; the receiver is on the stack.
-    fn message(&mut self, at: Position, selector: &str, arguments: &[Expr]) -> Compiled {
-        let count = small(arguments.len())?;
-        arguments.iter().try_for_each(|argument| self.expr(argument))?;
+    /// Registers of an operator's operands; the second may be a constant.
+    pub(super) fn operands(&mut self, receiver: &Expr, argument: &Expr) -> Compiled<(Reg, Reg)> {
+        let a = self.left_operand(receiver, argument)?;
+        let b = match self.literal(argument) {
+            Some(value) => self.constant_index(value)? | CONSTANT,
+            None => self.operand(argument)?,
+        };
+        Ok((a, b))
+    }
+
+    fn send_to_self(&mut self, at: Position, selector: &str, arguments: &[Expr], route: Route, to: Reg) -> Compiled {
+        self.message_by(at, 0, selector, arguments, route, to)
+    }
+
+    /// A message to what is in the register `receiver`.
+    fn message(&mut self, at: Position, receiver: Reg, selector: &str, arguments: &[Expr], to: Reg) -> Compiled {
+        self.message_by(at, receiver, selector, arguments, Route::Normal, to)
+    }
+
+    fn message_by(
+        &mut self,
+        at: Position,
+        receiver: Reg,
+        selector: &str,
+        arguments: &[Expr],
+        route: Route,
+        to: Reg,
+    ) -> Compiled {
+        self.with_temporaries(|compiler| {
+            let window = compiler.temporary()?;
+            compiler.emit(at, Op::Move { to: window, from: receiver })?;
+            compiler.arguments_and_send(at, window, selector, arguments, route, to)
+        })
+    }
+
+    /// The receiver is in `window`, the newest register.
+    fn arguments_and_send(
+        &mut self,
+        at: Position,
+        window: Reg,
+        selector: &str,
+        arguments: &[Expr],
+        route: Route,
+        to: Reg,
+    ) -> Compiled {
+        for argument in arguments {
+            let register = self.temporary()?;
+            self.into(argument, register)?;
+        }
+        let symbol = self.symbols.intern(selector);
         if !selector.starts_with('_') {
-            let selector = self.selector(selector)?;
-            return self.emit(at, Op::Send { selector, arguments: count });
+            let site = self.site(symbol, arguments.len(), route, 0)?;
+            return self.emit(at, Op::Send { to, at: window, site });
         }
         match primitives::find(selector).filter(|_| self.primitives) {
-            Some(primitive) => self.emit(at, Op::Primitive { primitive, arguments: count }),
+            Some(primitive) => {
+                let site = self.site(symbol, arguments.len(), route, primitive)?;
+                self.emit(at, Op::Primitive { to, at: window, site })
+            }
             None => Err(error(at, format!("{selector:?}: primitives belong to the image"))),
         }
     }
-
-    /// Control structures on literal blocks, without closures.
-    fn inlined(&mut self, at: Position, receiver: &Expr, selector: &str, arguments: &[Expr]) -> Result<bool, VmError> {
-        if !is_inlined(receiver, selector, arguments) {
-            return Ok(false);
-        }
-        let block = |index: usize| match arguments.get(index).map(|argument| &argument.kind) {
-            Some(ExprKind::Block(code)) => Ok(code),
-            _ => Err(too_large("block")),
-        };
-        match selector {
-            "ifTrue:" | "ifFalse:" | "ifTrue:ifFalse:" | "ifFalse:ifTrue:" | "and:" | "or:" => {
-                let test: fn(u32) -> Op = match selector {
-                    "ifTrue:" | "ifTrue:ifFalse:" | "and:" => Op::JumpIfFalse,
-                    _ => Op::JumpIfTrue,
-                };
-                self.expr(receiver)?;
-                let otherwise = self.jump(at, test)?;
-                self.inline(block(0)?)?;
-                let end = self.jump(at, Op::Jump)?;
-                self.land(otherwise, test)?;
-                match selector {
-                    "and:" => self.constant(at, Value::FALSE)?,
-                    "or:" => self.constant(at, Value::TRUE)?,
-                    "ifTrue:" | "ifFalse:" => self.constant(at, Value::NIL)?,
-                    _ => self.inline(block(1)?)?,
-                }
-                self.land(end, Op::Jump)?;
-            }
-            "ifNil:" => {
-                self.expr(receiver)?;
-                let end = self.jump(at, Op::JumpIfNotNil)?;
-                self.emit(at, Op::Pop)?;
-                self.inline(block(0)?)?;
-                self.land(end, Op::JumpIfNotNil)?;
-            }
-            "whileTrue:" | "whileFalse:" | "whileTrue" => {
-                let ExprKind::Block(condition) = &receiver.kind else { return Ok(false) };
-                let leave: fn(u32) -> Op = if selector == "whileFalse:" { Op::JumpIfTrue } else { Op::JumpIfFalse };
-                let start = self.here()?;
-                self.inline(condition)?;
-                let end = self.jump(at, leave)?;
-                if selector != "whileTrue" {
-                    self.inline(block(0)?)?;
-                    self.emit(at, Op::Pop)?;
-                }
-                self.emit(at, Op::Loop(start))?;
-                self.land(end, leave)?;
-                self.constant(at, Value::NIL)?;
-            }
-            _ => self.counted(at, receiver, selector, arguments)?,
-        }
-        Ok(true)
-    }
-
-    /// `n timesRepeat: […]` and `a to: b do: [:i | …]`; both answer the receiver.
-    fn counted(&mut self, at: Position, receiver: &Expr, selector: &str, arguments: &[Expr]) -> Compiled {
-        let Some(ExprKind::Block(body)) = arguments.last().map(|argument| &argument.kind) else {
-            return Err(too_large("block"));
-        };
-        let first = self.hidden()?;
-        let (counter, last) = (self.hidden()?, self.hidden()?);
-        self.expr(receiver)?;
-        self.set(at, first)?;
-        match selector {
-            "timesRepeat:" => {
-                self.set(at, last)?;
-                self.emit(at, Op::Pop)?;
-                self.constant(at, Value::int(1).unwrap_or(Value::NIL))?;
-                self.set(at, counter)?;
-                self.emit(at, Op::Pop)?;
-            }
-            _ => {
-                self.set(at, counter)?;
-                self.emit(at, Op::Pop)?;
-                arguments.first().map_or(Ok(()), |limit| self.expr(limit))?;
-                self.set(at, last)?;
-                self.emit(at, Op::Pop)?;
-            }
-        }
-        let start = self.here()?;
-        self.get(at, counter)?;
-        self.get(at, last)?;
-        let at_most = self.selector("<=")?;
-        self.emit(at, Op::Send { selector: at_most, arguments: 1 })?;
-        let end = self.jump(at, Op::JumpIfFalse)?;
-        if let Some(variable) = body.arguments.first() {
-            let index = self.declare(variable.clone())?;
-            self.get(at, counter)?;
-            self.set(at, index)?;
-            self.emit(at, Op::Pop)?;
-        }
-        self.inline(&syntax::Code { arguments: Vec::new(), ..body.clone() })?;
-        if !body.arguments.is_empty() {
-            self.undeclare(1)?;
-        }
-        self.emit(at, Op::Pop)?;
-        self.get(at, counter)?;
-        self.constant(at, Value::int(1).unwrap_or(Value::NIL))?;
-        let plus = self.selector("+")?;
-        self.emit(at, Op::Send { selector: plus, arguments: 1 })?;
-        self.set(at, counter)?;
-        self.emit(at, Op::Pop)?;
-        self.emit(at, Op::Loop(start))?;
-        self.land(end, Op::JumpIfFalse)?;
-        self.get(at, first)?;
-        self.undeclare(3)
-    }
-
-    /// The body of a literal block, in the scope around it.
-    fn inline(&mut self, block: &syntax::Code) -> Compiled {
-        for local in &block.locals {
-            let index = self.declare(local.clone())?;
-            self.constant(block.at, Value::NIL)?;
-            self.set(block.at, index)?;
-            self.emit(block.at, Op::Pop)?;
-        }
-        self.body(block)?;
-        self.undeclare(block.locals.len())
-    }
-
-    fn hidden(&mut self) -> Result<u16, VmError> {
-        self.declare(String::new())
-    }
-
-    fn declare(&mut self, name: String) -> Result<u16, VmError> {
-        let scope = self.top()?;
-        scope.names.push(name);
-        scope.code.variables = scope.code.variables.max(scope.names.len());
-        small(scope.names.len() - 1)
-    }
-
-    /// The newest names go out of scope; their places may be used again.
-    fn undeclare(&mut self, count: usize) -> Compiled {
-        let names = &mut self.top()?.names;
-        names.truncate(names.len().saturating_sub(count));
-        Ok(())
-    }
-
-    fn get(&mut self, at: Position, index: u16) -> Compiled {
-        let captured = self.top()?.code.captured;
-        self.emit(at, if captured { Op::Captured { depth: 0, index } } else { Op::Local(index) })
-    }
-
-    fn set(&mut self, at: Position, index: u16) -> Compiled {
-        let captured = self.top()?.code.captured;
-        self.emit(at, if captured { Op::SetCaptured { depth: 0, index } } else { Op::SetLocal(index) })
-    }
 }
 
-fn error(at: Position, message: String) -> VmError {
-    VmError::new(ErrorKind::SyntaxError, format!("line {}, column {}: {message}", at.line, at.column))
-}
+type Binary = fn(Reg, Reg, Reg) -> Op;
 
-fn is_block(expr: &Expr, arguments: usize) -> bool {
-    matches!(&expr.kind, ExprKind::Block(code) if code.arguments.len() == arguments)
-}
-
-/// Whether this send is a control structure that is compiled in place.
-fn is_inlined(receiver: &Expr, selector: &str, arguments: &[Expr]) -> bool {
-    let quiet = |expr: &Expr| matches!(&expr.kind, ExprKind::Block(code) if !makes_closures(code));
-    match (selector, arguments) {
-        ("ifTrue:" | "ifFalse:" | "and:" | "or:" | "ifNil:", [then]) => is_block(then, 0),
-        ("ifTrue:ifFalse:" | "ifFalse:ifTrue:", [then, otherwise]) => is_block(then, 0) && is_block(otherwise, 0),
-        ("whileTrue:" | "whileFalse:", [body]) => {
-            is_block(receiver, 0) && is_block(body, 0) && quiet(receiver) && quiet(body)
-        }
-        ("whileTrue", []) => is_block(receiver, 0) && quiet(receiver),
-        ("timesRepeat:", [body]) => is_block(body, 0) && quiet(body),
-        ("to:do:", [_, body]) => is_block(body, 1) && quiet(body),
-        _ => false,
-    }
-}
-
-/// Whether code makes closures of its own: blocks that are not inlined.
-fn makes_closures(code: &syntax::Code) -> bool {
-    code.body.iter().any(|statement| match statement {
-        Statement::Expr(expr) | Statement::Return(expr) => expr_makes_closures(expr),
+/// Operators that have an op of their own.
+fn operator(selector: &str) -> Option<Binary> {
+    Some(match selector {
+        "+" => |to, a, b| Op::Add { to, a, b },
+        "-" => |to, a, b| Op::Subtract { to, a, b },
+        "*" => |to, a, b| Op::Multiply { to, a, b },
+        "/" => |to, a, b| Op::Divide { to, a, b },
+        "//" => |to, a, b| Op::FloorDivide { to, a, b },
+        "\\\\" => |to, a, b| Op::Modulo { to, a, b },
+        "<" => |to, a, b| Op::Less { to, a, b },
+        "<=" => |to, a, b| Op::AtMost { to, a, b },
+        ">" => |to, a, b| Op::Greater { to, a, b },
+        ">=" => |to, a, b| Op::AtLeast { to, a, b },
+        "=" => |to, a, b| Op::Equal { to, a, b },
+        "~=" => |to, a, b| Op::NotEqual { to, a, b },
+        "==" => |to, a, b| Op::Identical { to, a, b },
+        _ => return None,
     })
 }
 
-fn expr_makes_closures(expr: &Expr) -> bool {
-    let inside = |expr: &Expr| match &expr.kind {
-        ExprKind::Block(code) => makes_closures(code),
-        _ => expr_makes_closures(expr),
-    };
-    match &expr.kind {
-        ExprKind::Block(_) => true,
-        ExprKind::LiteralArray(elements) | ExprKind::DynamicArray(elements) => elements.iter().any(expr_makes_closures),
-        ExprKind::Assign { value, .. } => expr_makes_closures(value),
+/// Whether the value may be computed right into a variable: nothing on the way can see that it has changed already.
+fn is_simple(value: &Expr) -> bool {
+    match &value.kind {
         ExprKind::Send { receiver: Receiver::Expr(receiver), selector, arguments } => {
-            match is_inlined(receiver, selector, arguments) {
-                true => inside(receiver) || arguments.iter().any(inside),
-                false => expr_makes_closures(receiver) || arguments.iter().any(expr_makes_closures),
-            }
+            // The answer is written last; control structures write early.
+            !is_inlined(receiver, selector, arguments)
         }
-        ExprKind::Send { arguments, .. } => arguments.iter().any(expr_makes_closures),
-        ExprKind::Cascade { first, others } => {
-            expr_makes_closures(first) || others.iter().flat_map(|part| &part.arguments).any(expr_makes_closures)
-        }
-        ExprKind::Object(slots) => slots.iter().any(|slot| match &slot.kind {
-            SlotNodeKind::Constant(value) | SlotNodeKind::Parent { value, .. } => expr_makes_closures(value),
-            SlotNodeKind::Assignable(value) => value.as_ref().is_some_and(expr_makes_closures),
-            SlotNodeKind::Method(_) => false,
-        }),
+        ExprKind::Send { .. } | ExprKind::Block(_) | ExprKind::Object(_) => true,
+        ExprKind::Name(_) | ExprKind::SelfRef => true,
+        ExprKind::Integer(_) | ExprKind::Float(_) | ExprKind::Str(_) | ExprKind::Symbol(_) | ExprKind::Char(_) => true,
         _ => false,
+    }
+}
+
+/// What a method is that only passes self and its arguments on to a primitive.
+fn shortcut(code: &Code) -> Shortcut {
+    let [moves @ .., Op::Primitive { at, site, .. }, Op::Return { .. }] = code.ops.as_slice() else {
+        return Shortcut::None;
+    };
+    let passes = moves.len() == code.arguments + 1
+        && moves.iter().zip(0..).all(|(op, place)| *op == Op::Move { to: at + place, from: place });
+    match code.sites.get(usize::from(*site)) {
+        Some(site) if passes && usize::from(site.arguments) == code.arguments && !code.is_block => {
+            Shortcut::Primitive(site.primitive)
+        }
+        _ => Shortcut::None,
     }
 }

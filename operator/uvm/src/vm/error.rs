@@ -52,3 +52,9 @@ pub(super) fn raise<T>(prototype: ObjectId, message: impl Into<String>) -> Resul
 pub(super) fn limit<T>(message: impl Into<String>) -> Result<T, Stop> {
     Err(Stop::Fail(VmError::new(ErrorKind::LimitExceeded, message)))
 }
+
+/// Running code may not change `name`, which belongs to the image.
+pub(super) fn forbidden<T>(name: &str) -> Result<T, Stop> {
+    let text = format!("{name} belongs to the image: a message may not change it");
+    Err(Stop::Fail(VmError::new(ErrorKind::Forbidden, text)))
+}

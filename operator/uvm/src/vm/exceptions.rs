@@ -12,10 +12,11 @@ use batos_graph::ObjectId;
 use super::{
     VmError,
     error::{Stop, raise},
-    heap::{Body, Origin, Slot, SlotType},
-    interp::Machine,
+    heap::{Body, Slot, SlotType},
     lookup::{lookup, start},
+    machine::Machine,
     primitives::{Flow, Primitive, arg},
+    symbols::known,
     turn::NotUnderstood,
     value::{Handle, Symbol, Value},
 };
@@ -82,7 +83,7 @@ pub(super) const TABLE: &[(&str, Primitive)] = &[
     ("_Delegates:", |m, me, a| delegates(m, me, arg(a, 0)).map(|found| Flow::Value(Value::bool(found)))),
     ("_IsTransient", |m, me, _| {
         let stored = match me.as_object() {
-            Some(handle) => matches!(m.heap.get(handle)?.origin, Origin::Stored { .. }),
+            Some(handle) => m.heap.get(handle)?.is_stored(),
             None => true,
         };
         Ok(Flow::Value(Value::bool(!stored)))
@@ -121,17 +122,16 @@ fn unwind(target: Value, ending: Ending) -> Result {
 /// Whether `value` is `ancestor` or delegates to it, directly or not.
 fn delegates(m: &mut Machine, value: Value, ancestor: Value) -> Result<bool> {
     let Some(ancestor) = ancestor.as_object() else { return Ok(value == ancestor) };
-    let mut seen = start(&mut m.heap, value)?;
+    let mut seen = start(&m.heap, value)?;
     let mut next = 0;
     while let Some(handle) = seen.get(next).copied() {
         if handle == ancestor {
             return Ok(true);
         }
         next += 1;
-        for slot in m.heap.get(handle)?.slots.iter().filter(|slot| slot.kind == SlotType::Parent) {
-            match slot.value.as_object() {
-                Some(parent) if !seen.contains(&parent) => seen.push(parent),
-                _ => {}
+        for parent in m.heap.parents(handle)? {
+            if !seen.contains(parent) {
+                seen.push(*parent);
             }
         }
     }
@@ -152,7 +152,7 @@ impl Machine {
     /// Calls `block` from the running activation, which is marked.
     fn enter(&mut self, block: Value, mark: Mark) -> Result {
         let is_block = match block.as_object() {
-            Some(handle) => matches!(self.heap.get(handle)?.body, Body::Block(_)),
+            Some(handle) => matches!(self.heap.get(handle)?.body, Body::Block { .. }),
             None => false,
         };
         if !is_block {
@@ -188,7 +188,7 @@ impl Machine {
     fn handler_argument(&self, handler: Value, index: usize) -> Result {
         let wanted = activation(handler);
         match self.frames.iter().rfind(|frame| Some(frame.serial) == wanted) {
-            Some(frame) => Ok(Flow::Value(self.stack[frame.base + index])),
+            Some(frame) => Ok(Flow::Value(self.stack[frame.base as usize + 1 + index])),
             None => raise(image::BLOCK_CANNOT_RETURN, "the handler has ended already"),
         }
     }
@@ -208,12 +208,22 @@ impl Machine {
                 let at = self.frames[stop].serial;
                 self.unwindings.push(Unwinding { at, target, ending });
                 // As if the protected block had answered nil.
-                self.leave(stop + 1, Value::NIL);
+                self.leave(stop + 1, Value::NIL)
             }
             (None, Ending::Answer(value)) => self.leave(index, value),
-            (None, Ending::Restart(receiver)) => self.restart(index, receiver),
+            (None, Ending::Restart(receiver)) => {
+                self.restart(index, receiver);
+                Ok(())
+            }
         }
-        Ok(())
+    }
+
+    /// Values that interrupted unwindings carry.
+    pub(super) fn unwinding_values(&self) -> impl Iterator<Item = Value> {
+        self.unwindings.iter().filter_map(|unwinding| match unwinding.ending {
+            Ending::Answer(value) => Some(value),
+            Ending::Restart(receiver) => receiver,
+        })
     }
 
     /// Whether a handler is anywhere; without one nothing can be caught.
@@ -233,15 +243,15 @@ impl Machine {
     /// Makes sure that an exception of this prototype can be signalled without another fault.
     pub(super) fn touch_exception(&mut self, prototype: ObjectId) -> Result<Handle> {
         let handle = self.heap.refer(prototype);
-        let signal = self.heap.symbols.intern("signal");
-        lookup(&self.heap, vec![handle], signal, None)?;
+        let map = self.map_of(Value::object(handle))?;
+        lookup(&mut self.heap, map, known::SIGNAL)?;
         Ok(handle)
     }
 
     /// The activations of the exception's own code are of no interest to whoever reads the stack.
     fn drop_signalling(&mut self, exception: Value) {
         while let Some(frame) = self.frames.last() {
-            let receiver = frame.me;
+            let receiver = self.me(frame);
             if !delegates(self, exception, receiver).unwrap_or(false) {
                 break;
             }
@@ -252,9 +262,8 @@ impl Machine {
     fn missing_of(&mut self, message: Value) -> Result<NotUnderstood> {
         let part = |m: &mut Self, name: &str| -> Result<Value> {
             let symbol = m.heap.symbols.intern(name);
-            let slots = message.as_object().map(|handle| m.heap.get(handle)).transpose()?;
-            let slot = slots.and_then(|object| object.slots.iter().find(|slot| slot.name == symbol));
-            Ok(slot.map_or(Value::NIL, |slot| slot.value))
+            let slot = message.as_object().map(|handle| m.heap.slot(handle, symbol)).transpose()?;
+            Ok(slot.flatten().map_or(Value::NIL, |slot| slot.value))
         };
         let (receiver, arguments) = (part(self, "receiver")?, part(self, "arguments")?);
         let selector = part(self, "selector")?;

@@ -1,68 +1,23 @@
-//! The heap of one turn: an arena that is dropped with it. Objects of the graph come in when they are touched.
+//! The heap of one turn: an arena of handles that is dropped with it. Objects of the graph come in when they are touched.
+//!
+//! An object has a map, the values of its data slots in `words`, and a body for what is no slot. Memory is counted by
+//! what the program allocates, so that the count does not depend on faults; see `collect` for the limit.
 
 use std::{collections::HashMap, sync::Arc};
 
-use batos_graph::{self as graph, ObjectId, Payload, Record, Rev, SlotKind};
+use batos_graph::{ObjectId, Record, Rev};
 use num_bigint::BigInt;
 
+pub(super) use super::map::{Slot, SlotType};
 use super::{
-    error::{Stop, limit},
+    error::{Stop, forbidden, limit},
+    map::{MapId, MapSlot, Maps, reserved},
     op::Code,
+    symbols::Symbols,
     table::Table,
     value::{Handle, Kind, Symbol, Value},
 };
-
-/// Symbols of one turn.
-#[derive(Default)]
-pub(super) struct Symbols {
-    names: Vec<Arc<str>>,
-    indices: HashMap<Arc<str>, Symbol>,
-}
-
-impl Symbols {
-    pub fn intern(&mut self, name: &str) -> Symbol {
-        if let Some(symbol) = self.indices.get(name) {
-            return *symbol;
-        }
-        let symbol = Symbol(u32::try_from(self.names.len()).unwrap_or(u32::MAX));
-        let name: Arc<str> = Arc::from(name);
-        self.names.push(name.clone());
-        self.indices.insert(name, symbol);
-        symbol
-    }
-
-    pub fn name(&self, symbol: Symbol) -> &str {
-        self.names.get(symbol.0 as usize).map_or("", |name| name)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SlotType {
-    Constant,
-    Assignable,
-    Parent,
-    /// The value is the method's index in the heap's table.
-    Method,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Slot {
-    pub name: Symbol,
-    pub kind: SlotType,
-    pub value: Value,
-}
-
-/// A block's closure.
-#[derive(Debug, Clone)]
-pub(super) struct Closure {
-    pub code: Arc<Code>,
-    pub me: Value,
-    pub holder: Option<Handle>,
-    /// Context of the activation that made it.
-    pub context: Option<Handle>,
-    /// Serial number of the method activation that `^` answers from.
-    pub home: u64,
-}
+use crate::image;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fraction {
@@ -79,13 +34,24 @@ pub(super) enum Body {
     Big(Arc<BigInt>),
     /// In lowest terms, with a denominator greater than 1.
     Fraction(Arc<Fraction>),
-    Table(Table),
-    Block(Arc<Closure>),
-    /// Captured variables, with the context around.
-    Context {
-        variables: Vec<Value>,
-        outer: Option<Handle>,
+    Table(Box<Table>),
+    /// A closure; its words are self, the context and the holder of the method.
+    Block {
+        /// Number of its code in this turn.
+        code: u32,
+        /// Serial number of the activation that `^` answers from.
+        home: u64,
     },
+    /// Captured variables; the first word is the context around.
+    Context,
+}
+
+/// An object's place in the store.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub id: ObjectId,
+    pub rev: Rev,
+    pub record: Arc<Record>,
 }
 
 /// Where an object comes from.
@@ -93,101 +59,255 @@ pub(super) enum Body {
 pub(super) enum Origin {
     /// Made in this turn; the number decides its id.
     New(u64),
-    Stored {
-        id: ObjectId,
-        rev: Rev,
-        record: Arc<Record>,
-    },
+    Stored(Box<Stored>),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Object {
-    pub slots: Vec<Slot>,
+    pub map: MapId,
+    /// Its words begin here.
+    pub at: u32,
+    pub words: u32,
+    pub dirty: bool,
+    /// A lookup went through it: when its map changes, what was found is void.
+    pub is_ancestor: bool,
+    /// Belongs to the image: no running code changes it.
+    pub is_kernel: bool,
     pub body: Body,
     pub origin: Origin,
-    pub dirty: bool,
+}
+
+impl Object {
+    pub fn record(&self) -> Option<&Record> {
+        match &self.origin {
+            Origin::Stored(stored) => Some(&stored.record),
+            Origin::New(_) => None,
+        }
+    }
+
+    pub fn is_stored(&self) -> bool {
+        matches!(self.origin, Origin::Stored(_))
+    }
 }
 
 /// A place in the heap.
+#[derive(Debug)]
 pub(super) enum Cell {
     /// Known by id, not loaded.
     Outside(ObjectId),
     /// Not in the store.
     Absent(ObjectId),
     Here(Object),
+    /// Was collected.
+    Free,
 }
 
-/// A method slot's source, compiled at its first activation.
+/// A method slot's source.
 pub(super) struct Method {
     pub name: Symbol,
     pub source: Arc<str>,
     pub is_kernel: bool,
-    pub code: Option<Arc<Code>>,
+    /// Number of its code in this turn, from the first activation on.
+    pub code: Option<u32>,
 }
 
 pub(super) struct Heap {
-    cells: Vec<Cell>,
-    by_id: HashMap<ObjectId, Handle>,
+    pub(super) cells: Vec<Cell>,
+    pub(super) words: Vec<Value>,
+    pub(super) free: Vec<u32>,
+    pub(super) by_id: HashMap<ObjectId, Handle>,
+    pub maps: Maps,
     pub methods: Vec<Method>,
     pub symbols: Symbols,
-    created: u64,
-    bytes: usize,
-    limit: usize,
+    /// Grows when a map changes that lookups rest on.
+    pub epoch: u64,
+    pub created: u64,
+    /// Bytes that live objects had at the last collection, and all that was allocated since.
+    pub allocated: usize,
+    /// The next safe point collects when more is allocated.
+    pub threshold: usize,
+    pub(super) limit: usize,
 }
 
 /// Bytes charged for an object beside its contents.
-const OBJECT_BYTES: usize = 96;
+pub(super) const OBJECT_BYTES: usize = 64;
+/// Bytes charged for a slot.
+pub(super) const SLOT_BYTES: usize = 16;
+
+/// Traits of the reserved maps, in their order.
+const TRAITS: [ObjectId; 12] = [
+    image::INTEGER_TRAITS,
+    image::FLOAT_TRAITS,
+    image::SYMBOL_TRAITS,
+    image::CHARACTER_TRAITS,
+    image::NIL,
+    image::TRUE,
+    image::FALSE,
+    image::STRING_TRAITS,
+    image::INTEGER_TRAITS,
+    image::FRACTION_TRAITS,
+    image::BLOCK_TRAITS,
+    image::ARRAY_TRAITS,
+];
+
+impl Body {
+    /// Bytes beside the object's own.
+    pub fn bytes(&self) -> usize {
+        let bits = |n: &BigInt| usize::try_from(n.bits() / 8).unwrap_or(usize::MAX);
+        match self {
+            Self::Array(elements) => elements.len() * 8,
+            Self::Str(text) => text.len(),
+            Self::Big(n) => bits(n),
+            Self::Fraction(n) => bits(&n.numerator).saturating_add(bits(&n.denominator)),
+            Self::Table(table) => table.bytes(),
+            Self::Plain | Self::Block { .. } | Self::Context => 0,
+        }
+    }
+}
 
 impl Heap {
     pub fn new(limit: usize) -> Self {
+        let mut cells = Vec::with_capacity(256);
+        let mut by_id = HashMap::new();
+        let traits: Vec<Handle> = TRAITS.iter().map(|id| refer(&mut cells, &mut by_id, *id)).collect();
         Self {
-            cells: Vec::new(),
-            by_id: HashMap::new(),
+            cells,
+            words: Vec::with_capacity(1024),
+            free: Vec::new(),
+            by_id,
+            maps: Maps::new(traits),
             methods: Vec::new(),
-            symbols: Symbols::default(),
+            symbols: Symbols::current(),
+            epoch: 0,
             created: 0,
-            bytes: 0,
+            allocated: 0,
+            threshold: step(limit),
             limit,
         }
     }
 
     /// Charges memory before it is taken.
+    #[inline]
     pub fn charge(&mut self, bytes: usize) -> Result<(), Stop> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        match self.bytes > self.limit {
-            true => limit(format!("the turn needs more than {} bytes of memory", self.limit)),
+        self.allocated = self.allocated.saturating_add(bytes);
+        // Garbage may be among it until the next safe point; what is live there is held against the limit itself.
+        match self.allocated > self.limit.saturating_mul(3) || bytes > self.limit {
+            true => self.too_large(),
             false => Ok(()),
         }
     }
 
-    fn push(&mut self, cell: Cell) -> Handle {
-        self.cells.push(cell);
-        Handle(u32::try_from(self.cells.len() - 1).unwrap_or(u32::MAX))
+    #[cold]
+    pub(super) fn too_large<T>(&self) -> Result<T, Stop> {
+        limit(format!("the turn needs more than {} bytes of memory", self.limit))
+    }
+
+    fn push(&mut self, object: Object) -> Handle {
+        match self.free.pop() {
+            Some(place) => {
+                if let Some(cell) = self.cells.get_mut(place as usize) {
+                    *cell = Cell::Here(object);
+                }
+                Handle(place)
+            }
+            None => push(&mut self.cells, Cell::Here(object)),
+        }
+    }
+
+    /// A new object of a map that is known; its words follow.
+    #[inline]
+    pub fn allocate(&mut self, map: MapId, body: Body, words: &[Value]) -> Result<Handle, Stop> {
+        self.charge(OBJECT_BYTES + words.len() * 8)?;
+        self.created += 1;
+        Ok(self.place(map, body, words, Origin::New(self.created)))
+    }
+
+    pub(super) fn place(&mut self, map: MapId, body: Body, words: &[Value], origin: Origin) -> Handle {
+        let at = self.words.len() as u32;
+        self.words.extend_from_slice(words);
+        let words = words.len() as u32;
+        self.push(Object { map, at, words, dirty: false, is_ancestor: false, is_kernel: false, body, origin })
     }
 
     /// A new object.
     pub fn create(&mut self, slots: Vec<Slot>, body: Body) -> Result<Handle, Stop> {
-        let contents = match &body {
-            Body::Array(elements) => elements.len() * 8,
-            Body::Str(text) => text.len(),
-            Body::Big(n) => usize::try_from(n.bits() / 8).unwrap_or(usize::MAX),
-            Body::Context { variables, .. } => variables.len() * 8,
-            Body::Fraction(n) => usize::try_from((n.numerator.bits() + n.denominator.bits()) / 8).unwrap_or(usize::MAX),
-            Body::Table(table) => table.bytes(),
-            Body::Plain | Body::Block(_) => 0,
-        };
-        self.charge(OBJECT_BYTES.saturating_add(contents).saturating_add(slots.len() * 24))?;
+        self.charge(body.bytes().saturating_add(slots.len() * SLOT_BYTES))?;
+        let (map, data) = self.shape(&slots, &body);
+        self.allocate(map, body, &data)
+    }
+
+    /// A new object with the slots of another.
+    pub fn like(&mut self, handle: Handle, body: Body) -> Result<Handle, Stop> {
+        let object = self.get(handle)?;
+        let (map, at, words) = (object.map, object.at as usize, object.words as usize);
+        let Some(known) = self.maps.get(map) else { return self.too_large() };
+        let says = known.slots.iter().any(|slot| slot.kind == SlotType::Parent);
+        if known.implicit.is_some() != (matches!(body, Body::Array(_)) && !says) {
+            let slots = self.slots(handle)?;
+            return self.create(slots, body);
+        }
+        self.charge(OBJECT_BYTES + body.bytes().saturating_add(words * 8))?;
         self.created += 1;
-        let origin = Origin::New(self.created);
-        Ok(self.push(Cell::Here(Object { slots, body, origin, dirty: false })))
+        let new_at = self.words.len() as u32;
+        self.words.extend_from_within(at..at + words);
+        Ok(self.push(Object {
+            map,
+            at: new_at,
+            words: words as u32,
+            dirty: false,
+            is_ancestor: false,
+            is_kernel: false,
+            body,
+            origin: Origin::New(self.created),
+        }))
+    }
+
+    /// The map of an object with these slots, and the values of its data slots.
+    pub(super) fn shape(&mut self, slots: &[Slot], body: &Body) -> (MapId, Vec<Value>) {
+        let map = match body {
+            Body::Str(_) => reserved::STR,
+            Body::Big(_) => reserved::BIG,
+            Body::Fraction(_) => reserved::FRACTION,
+            Body::Block { .. } => reserved::BLOCK,
+            Body::Array(_) if slots.is_empty() => reserved::ARRAY,
+            Body::Context | Body::Plain | Body::Table(_) if slots.is_empty() => reserved::EMPTY,
+            _ => reserved::NONE,
+        };
+        if map != reserved::NONE {
+            return (map, Vec::new());
+        }
+        let mut data = Vec::with_capacity(slots.len());
+        let map_slots = slots.iter().map(|slot| {
+            let content = match slot.kind {
+                SlotType::Constant | SlotType::Assignable => {
+                    data.push(slot.value);
+                    Value::small(data.len() - 1)
+                }
+                SlotType::Parent | SlotType::Method => slot.value,
+            };
+            MapSlot { name: slot.name, kind: slot.kind, content }
+        });
+        let map_slots: Arc<[MapSlot]> = map_slots.collect();
+        // What has elements is an array, unless it says itself what it is.
+        let says = slots.iter().any(|slot| slot.kind == SlotType::Parent);
+        let array = || self.maps.get(reserved::ARRAY).and_then(|map| map.implicit);
+        let implicit = if matches!(body, Body::Array(_)) && !says { array() } else { None };
+        (self.maps.intern(implicit, map_slots), data)
     }
 
     pub fn string(&mut self, text: &str) -> Result<Value, Stop> {
-        self.create(Vec::new(), Body::Str(Arc::from(text))).map(Value::object)
+        self.text_of(Arc::from(text))
+    }
+
+    /// A string of a text that is there already.
+    pub fn text_of(&mut self, text: Arc<str>) -> Result<Value, Stop> {
+        self.charge(text.len())?;
+        self.allocate(reserved::STR, Body::Str(text), &[]).map(Value::object)
     }
 
     pub fn array(&mut self, elements: Vec<Value>) -> Result<Value, Stop> {
-        self.create(Vec::new(), Body::Array(elements)).map(Value::object)
+        self.charge(elements.len() * 8)?;
+        self.allocate(reserved::ARRAY, Body::Array(elements), &[]).map(Value::object)
     }
 
     /// An integer of any size.
@@ -200,137 +320,216 @@ impl Heap {
 
     /// The place of an object of the graph, loaded or not.
     pub fn refer(&mut self, id: ObjectId) -> Handle {
-        if let Some(handle) = self.by_id.get(&id) {
-            return *handle;
-        }
-        let handle = self.push(Cell::Outside(id));
-        self.by_id.insert(id, handle);
-        handle
+        refer(&mut self.cells, &mut self.by_id, id)
     }
 
     /// The object, if it is loaded; else what the turn has to ask for.
+    #[inline]
     pub fn get(&self, handle: Handle) -> Result<&Object, Stop> {
         match self.cells.get(handle.0 as usize) {
             Some(Cell::Here(object)) => Ok(object),
-            Some(Cell::Outside(id)) => Err(Stop::Object(*id)),
-            Some(Cell::Absent(id)) => Err(no_such_object(*id)),
-            None => limit("the turn's heap is full"),
+            other => Err(missing(other)),
         }
     }
 
+    #[inline]
     pub fn get_mut(&mut self, handle: Handle) -> Result<&mut Object, Stop> {
         match self.cells.get_mut(handle.0 as usize) {
             Some(Cell::Here(object)) => Ok(object),
-            Some(Cell::Outside(id)) => Err(Stop::Object(*id)),
-            Some(Cell::Absent(id)) => Err(no_such_object(*id)),
-            None => limit("the turn's heap is full"),
+            other => Err(missing(other.as_deref())),
         }
     }
 
-    /// Puts what the store holds under `id` into its place.
-    pub fn supply(&mut self, id: ObjectId, found: Option<(Rev, Arc<Record>)>) {
-        let handle = self.refer(id);
-        let cell = match found {
-            Some((rev, record)) => Cell::Here(self.object_of(id, rev, record)),
-            None => Cell::Absent(id),
-        };
-        if let Some(place) = self.cells.get_mut(handle.0 as usize) {
-            *place = cell;
+    /// The map that lookup goes by; an object of the graph has to be loaded.
+    #[inline]
+    pub fn map_of(&self, value: Value) -> Result<MapId, Stop> {
+        if value.is_int() {
+            return Ok(reserved::INT);
+        }
+        Ok(match value.kind() {
+            Kind::Object(handle) => self.get(handle)?.map,
+            Kind::Int(_) => reserved::INT,
+            Kind::Float(_) => reserved::FLOAT,
+            Kind::Symbol(_) => reserved::SYMBOL,
+            Kind::Char(_) => reserved::CHAR,
+            Kind::Nil => reserved::NIL,
+            Kind::Bool(true) => reserved::TRUE,
+            Kind::Bool(false) => reserved::FALSE,
+        })
+    }
+
+    /// Word number `index` of an object that is loaded.
+    #[inline]
+    pub fn word(&self, handle: Handle, index: usize) -> Value {
+        match self.cells.get(handle.0 as usize) {
+            Some(Cell::Here(object)) => self.words.get(object.at as usize + index).copied().unwrap_or(Value::NIL),
+            _ => Value::NIL,
         }
     }
 
-    fn object_of(&mut self, id: ObjectId, rev: Rev, record: Arc<Record>) -> Object {
-        let mut slots = Vec::with_capacity(record.slots.len());
-        for slot in &record.slots {
-            let name = self.symbols.intern(&slot.name);
-            let (kind, value) = match &slot.kind {
-                SlotKind::Constant(value) => (SlotType::Constant, self.value_of(value)),
-                SlotKind::Assignable(value) => (SlotType::Assignable, self.value_of(value)),
-                SlotKind::Parent(value) => (SlotType::Parent, self.value_of(value)),
-                SlotKind::Method(source) => {
-                    (SlotType::Method, self.method(name, Arc::from(source.as_str()), record.is_kernel))
-                }
-            };
-            slots.push(Slot { name, kind, value });
-        }
-        let body = match &record.payload {
-            Payload::None => Body::Plain,
-            Payload::Array(elements) => Body::Array(elements.iter().map(|element| self.value_of(element)).collect()),
-            Payload::Table(entries) => {
-                let mut table = Table::default();
-                for (hash, key, value) in entries {
-                    table.add(*hash, self.value_of(key), self.value_of(value));
-                }
-                Body::Table(table)
+    #[inline]
+    pub fn set_word(&mut self, handle: Handle, index: usize, value: Value) {
+        if let Some(Cell::Here(object)) = self.cells.get_mut(handle.0 as usize) {
+            object.dirty = true;
+            if let Some(word) = self.words.get_mut(object.at as usize + index) {
+                *word = value;
             }
+        }
+    }
+
+    fn with_value(&self, object: &Object, slot: MapSlot) -> Slot {
+        let value = match slot.is_data() {
+            true => self.words.get(object.at as usize + slot.place()).copied().unwrap_or(Value::NIL),
+            false => slot.content,
         };
-        Object { slots, body, origin: Origin::Stored { id, rev, record }, dirty: false }
+        Slot { name: slot.name, kind: slot.kind, value }
+    }
+
+    /// An object's own slots.
+    pub fn slots(&self, handle: Handle) -> Result<Vec<Slot>, Stop> {
+        let object = self.get(handle)?;
+        let slots = self.maps.get(object.map).map(|map| map.slots.iter()).into_iter().flatten();
+        Ok(slots.map(|slot| self.with_value(object, *slot)).collect())
+    }
+
+    pub fn slot(&self, handle: Handle, name: Symbol) -> Result<Option<Slot>, Stop> {
+        let object = self.get(handle)?;
+        let slot = self.maps.get(object.map).and_then(|map| map.find(name));
+        Ok(slot.map(|(_, slot)| self.with_value(object, slot)))
+    }
+
+    /// The objects that lookup goes on in, behind the object's own slots.
+    pub fn parents(&self, handle: Handle) -> Result<&[Handle], Stop> {
+        let object = self.get(handle)?;
+        Ok(self.maps.get(object.map).map_or(&[], |map| &map.parents))
+    }
+
+    /// Adds a slot or replaces the one of that name.
+    pub fn put_slot(&mut self, handle: Handle, slot: Slot) -> Result<(), Stop> {
+        let mut slots = self.slots(handle)?;
+        match slots.iter_mut().find(|old| old.name == slot.name) {
+            Some(old) => *old = slot,
+            None => slots.push(slot),
+        }
+        self.set_slots(handle, &slots)
+    }
+
+    pub fn remove_slot(&mut self, handle: Handle, name: Symbol) -> Result<(), Stop> {
+        let mut slots = self.slots(handle)?;
+        slots.retain(|slot| slot.name != name);
+        self.set_slots(handle, &slots)
+    }
+
+    /// Gives an object these slots instead of its own.
+    pub fn set_slots(&mut self, handle: Handle, slots: &[Slot]) -> Result<(), Stop> {
+        self.refuse_kernel(handle)?;
+        // Charged as if nothing of it were there yet, so that it does not matter what other objects look like.
+        self.charge((slots.len() + 1) * SLOT_BYTES)?;
+        let empty = Body::Plain;
+        let body = std::mem::replace(&mut self.get_mut(handle)?.body, empty);
+        let (map, data) = self.shape(slots, &body);
+        self.get_mut(handle)?.body = body;
+        self.reshape(handle, map, &data)
+    }
+
+    /// An assignable slot that the object lacks.
+    pub fn add_slot(&mut self, handle: Handle, name: Symbol, value: Value) -> Result<(), Stop> {
+        self.refuse_kernel(handle)?;
+        let object = self.get(handle)?;
+        let (at, count, map) = (object.at as usize, object.words as usize, object.map);
+        // A constant of that name gives way.
+        let is_new = map.0 >= reserved::EMPTY.0 && self.maps.get(map).is_some_and(|map| map.find(name).is_none());
+        let Some(map) = is_new.then(|| self.maps.with_slot(map, name)).flatten() else {
+            return self.put_slot(handle, Slot { name, kind: SlotType::Assignable, value });
+        };
+        self.charge((count + 2) * SLOT_BYTES)?;
+        let new_at = self.words.len() as u32;
+        if at + count == self.words.len() {
+            // The newest object grows in place.
+            self.words.push(value);
+            return self.moved(handle, map, at as u32, count as u32 + 1);
+        }
+        self.words.extend_from_within(at..at + count);
+        self.words.push(value);
+        self.moved(handle, map, new_at, count as u32 + 1)
+    }
+
+    fn reshape(&mut self, handle: Handle, map: MapId, data: &[Value]) -> Result<(), Stop> {
+        let at = self.words.len() as u32;
+        self.words.extend_from_slice(data);
+        self.moved(handle, map, at, data.len() as u32)
+    }
+
+    fn moved(&mut self, handle: Handle, map: MapId, at: u32, words: u32) -> Result<(), Stop> {
+        let object = self.get_mut(handle)?;
+        let is_ancestor = object.is_ancestor && object.map != map;
+        (object.map, object.at, object.words, object.dirty) = (map, at, words, true);
+        self.epoch += u64::from(is_ancestor);
+        Ok(())
+    }
+
+    /// Running code does not change the image: the machine's fast paths rest on it.
+    pub fn refuse_kernel(&self, handle: Handle) -> Result<(), Stop> {
+        let object = self.get(handle)?;
+        match object.is_kernel {
+            true => forbidden(object.record().and_then(|record| record.name.as_deref()).unwrap_or("the object")),
+            false => Ok(()),
+        }
     }
 
     /// Enters a method into the table; the answer is a method slot's value.
     pub fn method(&mut self, name: Symbol, source: Arc<str>, is_kernel: bool) -> Value {
         self.methods.push(Method { name, source, is_kernel, code: None });
-        i64::try_from(self.methods.len() - 1).ok().and_then(Value::int).unwrap_or(Value::NIL)
-    }
-
-    /// A stored value in this heap. What the store holds fits: it was charged when it was made.
-    fn value_of(&mut self, value: &graph::Value) -> Value {
-        let body = match value {
-            graph::Value::Nil => return Value::NIL,
-            graph::Value::Bool(b) => return Value::bool(*b),
-            graph::Value::Float(x) => return Value::float(*x),
-            graph::Value::Symbol(name) => return Value::symbol(self.symbols.intern(name)),
-            graph::Value::Char(c) => return Value::char(*c),
-            graph::Value::Ref(id) => return Value::object(self.refer(*id)),
-            graph::Value::Str(text) => Body::Str(Arc::from(text.as_str())),
-            graph::Value::BigInt(digits) => Body::Big(Arc::new(digits.parse().unwrap_or_default())),
-            graph::Value::Fraction(n, d) => Body::Fraction(Arc::new(Fraction {
-                numerator: n.parse().unwrap_or_default(),
-                denominator: d.parse().unwrap_or_default(),
-            })),
-            graph::Value::Int(n) => match Value::int(*n) {
-                Some(value) => return value,
-                None => Body::Big(Arc::new(BigInt::from(*n))),
-            },
-        };
-        let object = Object { slots: Vec::new(), body, origin: Origin::New(0), dirty: false };
-        Value::object(self.push(Cell::Here(object)))
-    }
-
-    /// What the turn read: every object that came in or was found absent.
-    pub fn reads(&self) -> Vec<(ObjectId, Option<Rev>)> {
-        let mut reads: Vec<_> = self
-            .cells
-            .iter()
-            .filter_map(|cell| match cell {
-                Cell::Here(Object { origin: Origin::Stored { id, rev, .. }, .. }) => Some((*id, Some(*rev))),
-                Cell::Absent(id) => Some((*id, None)),
-                Cell::Here(_) | Cell::Outside(_) => None,
-            })
-            .collect();
-        reads.sort();
-        reads
-    }
-
-    /// Handles of the stored objects that this turn changed.
-    pub fn dirty(&self) -> Vec<Handle> {
-        let changed =
-            |cell: &Cell| matches!(cell, Cell::Here(Object { origin: Origin::Stored { .. }, dirty: true, .. }));
-        let places = (0..).map(Handle).zip(&self.cells);
-        places.filter(|(_, cell)| changed(cell)).map(|(handle, _)| handle).collect()
+        Value::small(self.methods.len() - 1)
     }
 
     /// The id of an object that is in the graph, or will be.
     pub fn id_of(&self, handle: Handle, seed: &[u8; 32]) -> Option<ObjectId> {
         match self.cells.get(handle.0 as usize)? {
             Cell::Outside(id) | Cell::Absent(id) => Some(*id),
-            Cell::Here(Object { origin: Origin::Stored { id, .. }, .. }) => Some(*id),
+            Cell::Free => None,
+            Cell::Here(Object { origin: Origin::Stored(stored), .. }) => Some(stored.id),
             Cell::Here(Object { origin: Origin::New(number), .. }) => {
                 let mut bytes = [0; 16];
                 let hash = blake3::keyed_hash(seed, &number.to_be_bytes());
                 bytes.copy_from_slice(hash.as_bytes().split_at(16).0);
                 Some(ObjectId(bytes))
             }
+        }
+    }
+
+    /// A context of `count` variables that are nil.
+    #[inline]
+    pub fn context(&mut self, outer: Value, count: usize) -> Result<Value, Stop> {
+        self.charge(OBJECT_BYTES + count * 8)?;
+        self.created += 1;
+        let at = self.words.len() as u32;
+        self.words.push(outer);
+        self.words.resize(at as usize + 1 + count, Value::NIL);
+        Ok(Value::object(self.push(Object {
+            map: reserved::EMPTY,
+            at,
+            words: count as u32 + 1,
+            dirty: false,
+            is_ancestor: false,
+            is_kernel: false,
+            body: Body::Context,
+            origin: Origin::New(self.created),
+        })))
+    }
+
+    /// Whether two values are the same; `None` for values of objects, which `_Identical:` compares.
+    #[inline]
+    pub fn identical(&self, left: Value, right: Value) -> Option<bool> {
+        if left == right {
+            return Some(true);
+        }
+        match (left.as_object(), right.as_object()) {
+            (Some(left), Some(_)) => match self.cells.get(left.0 as usize) {
+                Some(Cell::Here(Object { body: Body::Plain | Body::Array(_) | Body::Table(_), .. })) => Some(false),
+                _ => None,
+            },
+            _ => Some(false),
         }
     }
 
@@ -347,7 +546,50 @@ impl Heap {
     }
 }
 
-fn no_such_object(id: ObjectId) -> Stop {
-    let kind = batos_covenant::ErrorKind::NoSuchObject;
-    Stop::Fail(super::VmError::new(kind, format!("no object {id} in this universe")))
+/// Bytes that are allocated between two collections at least.
+pub(super) fn step(limit: usize) -> usize {
+    (limit / 4).min(4 << 20)
+}
+
+fn push(cells: &mut Vec<Cell>, cell: Cell) -> Handle {
+    cells.push(cell);
+    Handle(u32::try_from(cells.len() - 1).unwrap_or(u32::MAX))
+}
+
+fn refer(cells: &mut Vec<Cell>, by_id: &mut HashMap<ObjectId, Handle>, id: ObjectId) -> Handle {
+    *by_id.entry(id).or_insert_with(|| push(cells, Cell::Outside(id)))
+}
+
+/// Why there is no object in this place.
+#[cold]
+fn missing(cell: Option<&Cell>) -> Stop {
+    match cell {
+        Some(Cell::Outside(id)) => Stop::Object(*id),
+        Some(Cell::Absent(id)) => {
+            let kind = batos_covenant::ErrorKind::NoSuchObject;
+            Stop::Fail(super::VmError::new(kind, format!("no object {id} in this universe")))
+        }
+        _ => Stop::Fail(super::VmError::new(batos_covenant::ErrorKind::Internal, "a handle without an object")),
+    }
+}
+
+/// Code that a turn has linked, with the place of its inline caches.
+pub(super) struct Linked {
+    pub code: Arc<Code>,
+    /// Number of its first cache.
+    pub caches: u32,
+    /// Numbers of its blocks' code, once they are linked.
+    pub blocks: Vec<Option<u32>>,
+    /// What its object literals made last.
+    pub objects: Vec<Option<Arc<ObjectShape>>>,
+}
+
+/// The shape of an object that a literal made, for the next one with the same parents.
+#[derive(Debug)]
+pub(super) struct ObjectShape {
+    pub epoch: u64,
+    pub parents: Vec<Value>,
+    /// Entries of the method table, in the order of the method slots.
+    pub methods: Vec<Value>,
+    pub map: MapId,
 }

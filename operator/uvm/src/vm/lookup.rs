@@ -6,8 +6,9 @@ use batos_covenant::ErrorKind;
 use super::{
     VmError,
     error::{Stop, limit},
-    heap::{Body, Heap, SlotType},
-    value::{Handle, Kind, Symbol, Value},
+    heap::Heap,
+    map::{MapId, MapSlot, SlotType},
+    value::{Handle, Symbol, Value},
 };
 use crate::image;
 
@@ -16,85 +17,70 @@ const MAX_VISITED: usize = 1024;
 
 /// A slot that answers a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// Answers its value, or runs.
-    Slot { holder: Handle, index: usize },
-    /// `x:` of the assignable slot `x`.
-    Setter { holder: Handle, index: usize },
+pub(super) struct Found {
+    /// `None`: the receiver itself.
+    pub holder: Option<Handle>,
+    pub slot: MapSlot,
+    /// The message is `x:` and this is the assignable slot `x`.
+    pub sets: bool,
 }
 
-/// Where lookup starts for a value, and the traits of values that are no objects of the graph.
-pub(super) fn start(heap: &mut Heap, value: Value) -> Result<Vec<Handle>, Stop> {
-    let traits = match value.kind() {
-        Kind::Nil => image::NIL,
-        Kind::Bool(true) => image::TRUE,
-        Kind::Bool(false) => image::FALSE,
-        Kind::Int(_) => image::INTEGER_TRAITS,
-        Kind::Float(_) => image::FLOAT_TRAITS,
-        Kind::Symbol(_) => image::SYMBOL_TRAITS,
-        Kind::Char(_) => image::CHARACTER_TRAITS,
-        Kind::Object(handle) => {
-            let object = heap.get(handle)?;
-            match &object.body {
-                Body::Plain | Body::Table(_) | Body::Context { .. } => return Ok(vec![handle]),
-                // What has elements is an array, unless it says itself what it is.
-                Body::Array(_) if object.slots.iter().any(|slot| slot.kind == SlotType::Parent) => {
-                    return Ok(vec![handle]);
-                }
-                Body::Array(_) => {
-                    let traits = heap.refer(image::ARRAY_TRAITS);
-                    return Ok(vec![handle, traits]);
-                }
-                Body::Str(_) => image::STRING_TRAITS,
-                Body::Big(_) => image::INTEGER_TRAITS,
-                Body::Fraction(_) => image::FRACTION_TRAITS,
-                Body::Block(_) => image::BLOCK_TRAITS,
-            }
-        }
-    };
-    Ok(vec![heap.refer(traits)])
+/// Where lookup starts for a value: itself, if it has slots of its own, and the traits of values that are no objects.
+pub(super) fn start(heap: &Heap, value: Value) -> Result<Vec<Handle>, Stop> {
+    let map = heap.maps.get(heap.map_of(value)?);
+    let own = value.as_object().filter(|_| map.is_some_and(|map| map.implicit.is_none()));
+    let array = value.as_object().filter(|_| map.is_some_and(|map| map.implicit.is_some() && !map.slots.is_empty()));
+    Ok(own.or(array).into_iter().chain(map.and_then(|map| map.implicit)).collect())
 }
 
-/// Looks `selector` up from `from`. `setter` is the slot name when the selector is `name:`.
-pub(super) fn lookup(
-    heap: &Heap,
-    from: Vec<Handle>,
-    selector: Symbol,
-    setter: Option<Symbol>,
-) -> Result<Option<Found>, Stop> {
+/// Looks `selector` up in objects of `map`.
+pub(super) fn lookup(heap: &mut Heap, map: MapId, selector: Symbol) -> Result<Option<Found>, Stop> {
+    if let Some((slot, sets)) = own(heap, map, selector) {
+        return Ok(Some(Found { holder: None, slot, sets }));
+    }
+    let parents = heap.maps.get(map).map(|map| map.parents.clone()).unwrap_or_default();
+    lookup_from(heap, parents, selector)
+}
+
+/// Looks `selector` up in `from` and their parents.
+pub(super) fn lookup_from(heap: &mut Heap, from: Vec<Handle>, selector: Symbol) -> Result<Option<Found>, Stop> {
     let mut found: Option<Found> = None;
     let mut visited = from.clone();
     let mut next = from;
     next.reverse();
     while let Some(handle) = next.pop() {
-        let object = heap.get(handle)?;
-        let own = object.slots.iter().enumerate().find_map(|(index, slot)| {
-            if slot.name == selector {
-                return Some(Found::Slot { holder: handle, index });
-            }
-            let set = Some(slot.name) == setter && slot.kind == SlotType::Assignable;
-            set.then_some(Found::Setter { holder: handle, index })
-        });
-        match (own, found) {
-            (Some(slot), None) => found = Some(slot),
-            (Some(slot), Some(other)) if slot != other => {
-                let text = format!("{:?} is ambiguous: it was found in two parents", heap.symbols.name(selector));
-                return Err(Stop::Raise(image::AMBIGUOUS_MESSAGE, VmError::new(ErrorKind::Ambiguous, text)));
-            }
-            (Some(_), Some(_)) => {}
-            (None, _) => {
-                let parents = object.slots.iter().rev().filter(|slot| slot.kind == SlotType::Parent);
-                for parent in parents.filter_map(|slot| slot.value.as_object()) {
-                    if !visited.contains(&parent) {
-                        visited.push(parent);
-                        next.push(parent);
-                    }
-                }
-                if visited.len() > MAX_VISITED {
-                    return limit(format!("lookup visits more than {MAX_VISITED} objects"));
-                }
-            }
+        let map = heap.get(handle)?.map;
+        if let Ok(object) = heap.get_mut(handle) {
+            object.is_ancestor = true;
         }
+        let Some((slot, sets)) = own(heap, map, selector) else {
+            let parents = heap.maps.get(map).map(|map| map.parents.as_slice()).unwrap_or_default();
+            for parent in parents.iter().rev() {
+                if !visited.contains(parent) {
+                    visited.push(*parent);
+                    next.push(*parent);
+                }
+            }
+            if visited.len() > MAX_VISITED {
+                return limit(format!("lookup visits more than {MAX_VISITED} objects"));
+            }
+            continue;
+        };
+        let other = Found { holder: Some(handle), slot, sets };
+        if found.is_some_and(|found| found != other) {
+            let text = format!("{:?} is ambiguous: it was found in two parents", heap.symbols.name(selector));
+            return Err(Stop::Raise(image::AMBIGUOUS_MESSAGE, VmError::new(ErrorKind::Ambiguous, text)));
+        }
+        found = Some(other);
     }
     Ok(found)
+}
+
+fn own(heap: &Heap, map: MapId, selector: Symbol) -> Option<(MapSlot, bool)> {
+    let map = heap.maps.get(map)?;
+    if let Some((_, slot)) = map.find(selector) {
+        return Some((slot, false));
+    }
+    let (_, slot) = map.find(heap.symbols.sets(selector)?)?;
+    (slot.kind == SlotType::Assignable).then_some((slot, true))
 }

@@ -1,13 +1,21 @@
 //! The virtual machine. A turn runs without I/O: it asks for the objects it lacks and tells its effects at the end.
 
+mod capture;
+mod collect;
 mod compile;
 mod error;
 mod exceptions;
 mod heap;
+mod inline;
 mod interp;
+mod load;
 mod lookup;
+mod machine;
+mod map;
 mod op;
 mod primitives;
+mod send;
+mod symbols;
 mod table;
 mod turn;
 mod value;

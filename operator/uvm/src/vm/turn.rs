@@ -12,7 +12,7 @@ use super::{
     compile::compile,
     error::Stop,
     heap::{Body, Heap, Object, Origin, SlotType},
-    interp::Machine,
+    machine::Machine,
     value::{Handle, Kind, Value},
 };
 use crate::syntax::parse_expression;
@@ -117,7 +117,7 @@ impl Turn {
     /// Prepares the evaluation of statements with `self` = receiver.
     pub fn eval(receiver: ObjectId, source: &str, limits: Limits, seed: [u8; 32]) -> Result<Self, VmError> {
         let mut machine = Machine::new(limits);
-        let code = compile("doit", &parse_expression(source)?, &mut machine.heap.symbols, false)?;
+        let code = compile("doit", &parse_expression(source)?, &machine.heap.symbols, false)?;
         let receiver = machine.heap.refer(receiver);
         machine.seed = seed;
         machine.begin_code(Arc::new(code), Value::object(receiver), Some(receiver));
@@ -265,7 +265,7 @@ impl Harvest<'_> {
                     let text = format!("the answer nests arrays deeper than {MAX_ANSWER_DEPTH}");
                     return Err(VmError::new(ErrorKind::LimitExceeded, text));
                 }
-                Some(Body::Block(_)) => json!("a block"),
+                Some(Body::Block { .. }) => json!("a block"),
                 _ => json!({ "$ref": self.refer(handle)?.to_string() }),
             },
         })
@@ -286,7 +286,7 @@ impl Harvest<'_> {
                     Err(_) => graph::Value::BigInt(n.to_string()),
                 },
                 Some(Body::Fraction(n)) => graph::Value::Fraction(n.numerator.to_string(), n.denominator.to_string()),
-                Some(Body::Block(_)) => {
+                Some(Body::Block { .. }) => {
                     let text =
                         format!("{place}: a block cannot be stored as data yet; setSlot:value: makes a method of it");
                     return Err(VmError::new(ErrorKind::MethodFailed, text));
@@ -297,21 +297,21 @@ impl Harvest<'_> {
     }
 
     fn write(&mut self, handle: Handle) -> Result<Write, VmError> {
-        let Some(object) = self.object(handle).cloned() else {
-            return Err(VmError::new(ErrorKind::Internal, "a changed object is gone"));
-        };
+        let gone = || VmError::new(ErrorKind::Internal, "a changed object is gone");
         let id = self.refer(handle)?;
+        let object = self.heap.get(handle).map_err(|_| gone())?;
         let (prev_rev, old) = match &object.origin {
             Origin::New(_) => (None, Record::default()),
-            Origin::Stored { rev, record, .. } => (Some(*rev), (**record).clone()),
+            Origin::Stored(stored) => (Some(stored.rev), (*stored.record).clone()),
         };
         if old.is_kernel {
             let name = old.name.clone().unwrap_or_else(|| id.to_string());
             let text = format!("{name} belongs to the image: a message may not change it");
             return Err(VmError::new(ErrorKind::Forbidden, text));
         }
-        let mut slots = Vec::with_capacity(object.slots.len());
-        for slot in &object.slots {
+        let own = self.heap.slots(handle).map_err(|_| gone())?;
+        let mut slots = Vec::with_capacity(own.len());
+        for slot in &own {
             let name = self.heap.symbols.name(slot.name).to_owned();
             let place = format!("slot {name:?} of {id}");
             let kind = match slot.kind {

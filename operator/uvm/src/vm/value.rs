@@ -8,7 +8,7 @@ pub(super) struct Handle(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Symbol(pub u32);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Value(u64);
 
 /// A value taken apart.
@@ -40,6 +40,7 @@ impl Value {
     pub const TRUE: Self = Self(SPECIAL | 2);
 
     /// `None` when it needs more than 48 bits.
+    #[inline]
     pub fn int(n: i64) -> Option<Self> {
         (INT_MIN..=INT_MAX).contains(&n).then_some(Self(INT | (n as u64 & PAYLOAD)))
     }
@@ -65,6 +66,7 @@ impl Value {
         Self(OBJECT | u64::from(handle.0))
     }
 
+    #[inline]
     pub fn kind(self) -> Kind {
         let payload = self.0 & PAYLOAD;
         match self.0 & TAG {
@@ -80,18 +82,41 @@ impl Value {
         }
     }
 
-    pub fn as_int(self) -> Option<i64> {
-        match self.kind() {
-            Kind::Int(n) => Some(n),
-            _ => None,
-        }
+    /// A count or index; what a turn's memory holds fits.
+    pub fn small(n: usize) -> Self {
+        i64::try_from(n).ok().and_then(Self::int).unwrap_or(Self::NIL)
     }
 
+    #[inline]
+    pub fn is_int(self) -> bool {
+        self.0 & TAG == INT
+    }
+
+    /// The number of a small integer; of anything else, nonsense.
+    #[inline]
+    pub fn int_part(self) -> i64 {
+        ((self.0 << 16) as i64) >> 16
+    }
+
+    #[inline]
+    pub fn is_float(self) -> bool {
+        self.0 < INT
+    }
+
+    /// The number of a float; of anything else, nonsense.
+    #[inline]
+    pub fn float_part(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+
+    #[inline]
+    pub fn as_int(self) -> Option<i64> {
+        self.is_int().then(|| self.int_part())
+    }
+
+    #[inline]
     pub fn as_object(self) -> Option<Handle> {
-        match self.kind() {
-            Kind::Object(handle) => Some(handle),
-            _ => None,
-        }
+        (self.0 & TAG == OBJECT).then_some(Handle(self.0 as u32))
     }
 }
 

@@ -1,6 +1,6 @@
 //! A universe in memory that lets every object be faulted in once.
 // Each test uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use std::{collections::HashMap, sync::Arc};
 

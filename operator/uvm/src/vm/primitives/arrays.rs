@@ -10,7 +10,7 @@ use crate::image;
 use crate::vm::{
     error::{Stop, failed, raise},
     heap::Body,
-    interp::Machine,
+    machine::Machine,
     value::{Kind, Value},
 };
 
@@ -189,7 +189,7 @@ pub(super) const TABLE: &[Entry] = &[
             for element in elements {
                 texts.push((super::text(m, *element)?, *element));
             }
-            texts.sort_by(|(a, _), (b, _)| a.cmp(b));
+            texts.sort_by_key(|(text, _)| *text);
             texts.into_iter().map(|(_, element)| element).collect()
         } else if is_all(elements, |value| Ok(matches!(value.kind(), Kind::Char(_))))? {
             let mut characters = elements.to_vec();
@@ -233,6 +233,5 @@ fn broken() -> Stop {
 
 /// A new object of the receiver's kind with these elements.
 fn like(m: &mut Machine, me: Value, elements: Vec<Value>) -> Result<Flow> {
-    let slots = objects::slots_like(m, me)?;
-    m.heap.create(slots, Body::Array(elements)).map(Value::object).map(Flow::Value)
+    objects::new_like(m, me, Body::Array(elements)).map(Flow::Value)
 }

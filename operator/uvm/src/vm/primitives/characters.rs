@@ -3,7 +3,7 @@
 use super::{Entry, Flow, Result, answer, body, boolean, count, integer};
 use crate::vm::{
     error::failed,
-    interp::Machine,
+    machine::Machine,
     value::{Kind, Value},
 };
 

@@ -6,8 +6,8 @@ use crate::{
     vm::{
         check_method,
         error::{Stop, failed},
-        heap::{Body, Origin, Slot, SlotType},
-        interp::Machine,
+        heap::{Body, Slot, SlotType},
+        machine::Machine,
         value::{Handle, Value},
     },
 };
@@ -33,7 +33,7 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_SlotNames", |m, me, _| {
         let names = match me.as_object() {
-            Some(handle) => m.heap.get(handle)?.slots.iter().map(|slot| Value::symbol(slot.name)).collect(),
+            Some(handle) => m.heap.slots(handle)?.iter().map(|slot| Value::symbol(slot.name)).collect(),
             None => Vec::new(),
         };
         m.heap.array(names).map(Flow::Value)
@@ -58,9 +58,7 @@ pub(super) const TABLE: &[Entry] = &[
             return failed(format!("there is no slot {:?}", text(m, arg(a, 0))?));
         };
         let handle = object(m, me)?;
-        let object = m.heap.get_mut(handle)?;
-        object.dirty = true;
-        object.slots.retain(|other| other.name != slot.name);
+        m.heap.remove_slot(handle, slot.name)?;
         answer(me)
     }),
 ];
@@ -69,7 +67,7 @@ fn own(m: &mut Machine, me: Value, name: Value) -> Result<Option<Slot>> {
     let name = text(m, name)?.to_owned();
     let name = m.heap.symbols.intern(&name);
     Ok(match me.as_object() {
-        Some(handle) => m.heap.get(handle)?.slots.iter().find(|slot| slot.name == name).copied(),
+        Some(handle) => m.heap.slot(handle, name)?,
         None => None,
     })
 }
@@ -86,10 +84,8 @@ fn set_slot(m: &mut Machine, me: Value, name: Value, value: Value) -> Result {
     let selector = text(m, name)?.to_owned();
     let handle = object(m, me)?;
     let Some(arity) = arity(&selector) else { return failed(format!("{selector:?} is no name for a slot")) };
-    let block = match body(m, value)? {
-        Body::Block(closure) => closure.code.tree.clone(),
-        _ => None,
-    };
+    body(m, value)?;
+    let block = m.block_tree(value);
     let slot_name = m.heap.symbols.intern(&selector);
     let (kind, value) = match block {
         Some(tree) if arity > 0 && tree.arguments.len() == arity => {
@@ -107,12 +103,9 @@ fn set_slot(m: &mut Machine, me: Value, name: Value, value: Value) -> Result {
 }
 
 fn put(m: &mut Machine, handle: Handle, slot: Slot) -> Result<()> {
-    m.heap.charge(24)?;
-    let object = m.heap.get_mut(handle)?;
-    object.dirty = matches!(object.origin, Origin::Stored { .. });
-    match object.slots.iter_mut().find(|old| old.name == slot.name) {
-        Some(old) => *old = slot,
-        None => object.slots.push(slot),
+    let is_value = !matches!(m.heap.get(handle)?.body, Body::Plain | Body::Array(_) | Body::Table(_));
+    match is_value {
+        true => failed(format!("{} has no slots", m.describe(Value::object(handle)))),
+        false => m.heap.put_slot(handle, slot),
     }
-    Ok(())
 }

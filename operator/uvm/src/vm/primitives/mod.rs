@@ -19,7 +19,7 @@ use super::{
     error::{Stop, failed, limit, raise},
     exceptions::{self, Ending},
     heap::{Body, Object},
-    interp::Machine,
+    machine::{Machine, Target},
     value::{Handle, Symbol, Value},
 };
 use crate::image;
@@ -66,6 +66,27 @@ static NUMBERS: LazyLock<HashMap<&str, u16>> = LazyLock::new(|| TABLE.iter().map
 /// Number of the primitive `name`.
 pub(super) fn find(name: &str) -> Option<u16> {
     NUMBERS.get(name).copied()
+}
+
+/// How the interpreter goes about a method that only calls this primitive.
+pub(super) fn shortcut(number: u16) -> Target {
+    match TABLE.get(usize::from(number)).map_or("", |(name, _)| name) {
+        "_Value" | "_Value:" | "_Value:With:" | "_Value:With:With:" | "_Value:With:With:With:" => Target::Value,
+        "_ArrayAt:" => Target::ArrayAt,
+        "_ArrayAt:Put:" => Target::ArrayAtPut,
+        "_ArraySize" => Target::ArraySize,
+        _ => Target::Primitive { number },
+    }
+}
+
+/// The primitive behind a shortcut.
+pub(super) fn of_shortcut(target: Target) -> u16 {
+    let name = match target {
+        Target::ArrayAt => "_ArrayAt:",
+        Target::ArrayAtPut => "_ArrayAt:Put:",
+        _ => "_ArraySize",
+    };
+    find(name).unwrap_or(u16::MAX)
 }
 
 pub(super) fn run(machine: &mut Machine, primitive: u16, me: Value, arguments: &[Value]) -> Result<Flow> {

@@ -11,7 +11,7 @@ use crate::image;
 use crate::vm::{
     error::{failed, limit, raise},
     heap::{Body, Fraction},
-    interp::Machine,
+    machine::Machine,
     value::{Kind, Value},
 };
 

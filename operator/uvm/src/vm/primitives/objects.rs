@@ -8,10 +8,11 @@ use super::{
 use crate::{
     image,
     vm::{
-        error::{failed, raise},
-        heap::{Body, Object, Origin, Slot, SlotType},
-        interp::Machine,
+        error::failed,
+        heap::{Body, Object, Slot, SlotType},
         lookup,
+        machine::Machine,
+        symbols::known,
         value::{Handle, Kind, Value},
     },
 };
@@ -53,9 +54,8 @@ pub(super) const TABLE: &[Entry] = &[
     ("_RespondsTo:", |m, me, a| {
         let name = text(m, arg(a, 0))?.to_owned();
         let selector = m.heap.symbols.intern(&name);
-        let setter = name.strip_suffix(':').map(|name| m.heap.symbols.intern(name));
-        let from = lookup::start(&mut m.heap, me)?;
-        boolean(lookup::lookup(&m.heap, from, selector, setter)?.is_some())
+        let map = m.heap.map_of(me)?;
+        boolean(lookup::lookup(&mut m.heap, map, selector)?.is_some())
     }),
     ("_Perform:With:", |m, _, a| {
         let name = text(m, arg(a, 0))?.to_owned();
@@ -69,20 +69,15 @@ pub(super) const TABLE: &[Entry] = &[
         Some(text) => failed(text),
         None => failed(m.describe(arg(a, 0))),
     }),
-    ("_BlockValue:", |m, me, a| {
-        let arguments = array(m, arg(a, 0))?.to_vec();
-        match body(m, me)? {
-            Body::Block(closure) if closure.code.arguments == arguments.len() => Ok(Flow::Block { arguments }),
-            Body::Block(closure) => {
-                let text = format!("the block takes {} arguments, not {}", closure.code.arguments, arguments.len());
-                raise(image::ARGUMENTS_COUNT, text)
-            }
-            _ => failed(format!("{} is no block", m.describe(me))),
-        }
-    }),
-    ("_BlockArity", |m, me, _| match body(m, me)? {
-        Body::Block(closure) => answer(count(closure.code.arguments)),
-        _ => failed("only a block has an arity"),
+    ("_BlockValue:", |m, _, a| Ok(Flow::Block { arguments: array(m, arg(a, 0))?.to_vec() })),
+    ("_Value", |_, _, a| Ok(Flow::Block { arguments: a.to_vec() })),
+    ("_Value:", |_, _, a| Ok(Flow::Block { arguments: a.to_vec() })),
+    ("_Value:With:", |_, _, a| Ok(Flow::Block { arguments: a.to_vec() })),
+    ("_Value:With:With:", |_, _, a| Ok(Flow::Block { arguments: a.to_vec() })),
+    ("_Value:With:With:With:", |_, _, a| Ok(Flow::Block { arguments: a.to_vec() })),
+    ("_BlockArity", |m, me, _| match m.block_code(me) {
+        Some(code) => answer(count(code.arguments)),
+        None => failed("only a block has an arity"),
     }),
 ];
 
@@ -158,10 +153,10 @@ fn print(m: &mut Machine, me: Value) -> Result<Flow> {
                 format!("#{}", strings_quoted(name))
             }
         }
-        Kind::Object(handle) => match (&m.heap.get(handle)?.body, &m.heap.get(handle)?.origin) {
+        Kind::Object(handle) => match (&m.heap.get(handle)?.body, m.heap.get(handle)?.record()) {
             (Body::Str(text), _) => strings_quoted(text),
-            (Body::Big(_) | Body::Fraction(_) | Body::Block(_), _) => m.describe(me),
-            (_, Origin::Stored { record, .. }) if record.name.is_some() => m.describe(me),
+            (Body::Big(_) | Body::Fraction(_) | Body::Block { .. }, _) => m.describe(me),
+            (_, Some(record)) if record.name.is_some() => m.describe(me),
             _ => kind_of(m, me)?,
         },
         _ => m.describe(me),
@@ -176,7 +171,7 @@ fn kind_of(m: &mut Machine, me: Value) -> Result<String> {
     for _ in 0..FAR {
         kind = parent(m, kind)?;
         let Some(handle) = kind.as_object() else { break };
-        let Origin::Stored { record, .. } = &m.heap.get(handle)?.origin else { continue };
+        let Some(record) = m.heap.get(handle)?.record() else { continue };
         if let Some(name) = &record.name {
             let name = name.strip_prefix("traits ").unwrap_or(name);
             let vowel = name.starts_with(['A', 'E', 'I', 'O', 'U', 'a', 'e', 'i', 'o', 'u']);
@@ -188,13 +183,12 @@ fn kind_of(m: &mut Machine, me: Value) -> Result<String> {
 
 /// What a value delegates to first; nil for an object without parents.
 fn parent(m: &mut Machine, me: Value) -> Result {
-    if let Some(handle) = me.as_object() {
-        let own = m.heap.get(handle)?.slots.iter().find(|slot| slot.kind == SlotType::Parent).map(|slot| slot.value);
-        if let Some(parent) = own {
-            return Ok(parent);
-        }
+    if let Some(handle) = me.as_object()
+        && let Some(parent) = m.heap.parents(handle)?.first()
+    {
+        return Ok(Value::object(*parent));
     }
-    let start = lookup::start(&mut m.heap, me)?;
+    let start = lookup::start(&m.heap, me)?;
     let traits = start.into_iter().map(Value::object).find(|start| *start != me);
     Ok(traits.unwrap_or(Value::NIL))
 }
@@ -205,19 +199,16 @@ fn inherits(m: &mut Machine, me: Value, ancestor: Value) -> Result<bool> {
         return Ok(true);
     }
     let Some(ancestor) = ancestor.as_object() else { return Ok(false) };
-    let mut next = lookup::start(&mut m.heap, me)?;
+    let mut next = lookup::start(&m.heap, me)?;
     let mut seen: Vec<Handle> = next.clone();
     while let Some(handle) = next.pop() {
         if handle == ancestor {
             return Ok(true);
         }
-        let slots = &m.heap.get(handle)?.slots;
-        for parent in
-            slots.iter().filter(|slot| slot.kind == SlotType::Parent).filter_map(|slot| slot.value.as_object())
-        {
-            if !seen.contains(&parent) {
-                seen.push(parent);
-                next.push(parent);
+        for parent in m.heap.parents(handle)? {
+            if !seen.contains(parent) {
+                seen.push(*parent);
+                next.push(*parent);
             }
         }
     }
@@ -225,23 +216,20 @@ fn inherits(m: &mut Machine, me: Value, ancestor: Value) -> Result<bool> {
 }
 
 fn is_image(object: &Object) -> bool {
-    matches!(&object.origin, Origin::Stored { record, .. } if record.is_kernel && record.is_trait)
+    object.record().is_some_and(|record| record.is_kernel && record.is_trait)
 }
 
-/// Slots of a new object of the receiver's kind: a prototype of the image gets a child, another object a copy.
-pub(super) fn slots_like(m: &mut Machine, me: Value) -> Result<Vec<Slot>> {
+/// A new object of the receiver's kind: a prototype of the image gets a child, another object a copy of its slots.
+pub(super) fn new_like(m: &mut Machine, me: Value, body: Body) -> Result {
     let array = m.heap.refer(image::ARRAY_TRAITS);
     let handle = object(m, me)?;
-    let object = m.heap.get(handle)?;
-    if !is_image(object) {
-        return Ok(object.slots.clone());
+    if !is_image(m.heap.get(handle)?) {
+        return m.heap.like(handle, body).map(Value::object);
     }
     // Arrays need no slot to say what they are.
-    if handle == array {
-        return Ok(Vec::new());
-    }
-    let name = m.heap.symbols.intern("parent");
-    Ok(vec![Slot { name, kind: SlotType::Parent, value: me }])
+    let parent = Slot { name: known::PARENT, kind: SlotType::Parent, value: me };
+    let slots = if handle == array { Vec::new() } else { vec![parent] };
+    m.heap.create(slots, body).map(Value::object)
 }
 
 /// A shallow copy with an identity of its own; values are their own clones.
@@ -251,8 +239,7 @@ fn clone(m: &mut Machine, me: Value) -> Result {
         body @ (Body::Plain | Body::Array(_) | Body::Table(_)) => body.clone(),
         _ => return Ok(me),
     };
-    let slots = slots_like(m, me)?;
-    m.heap.create(slots, body).map(Value::object)
+    new_like(m, me, body)
 }
 
 /// A copy of everything that belongs to an object: its data, transitively, but not its parents nor anything that has a
@@ -265,7 +252,7 @@ fn deep_copy(m: &mut Machine, me: Value) -> Result {
     while let Some(value) = next.pop() {
         let Some(handle) = value.as_object().filter(|handle| !copies.contains_key(handle)) else { continue };
         let object = m.heap.get(handle)?;
-        let named = matches!(&object.origin, Origin::Stored { record, .. } if record.name.is_some());
+        let named = object.record().is_some_and(|record| record.name.is_some());
         if named && value != me
             || is_image(object)
             || !matches!(object.body, Body::Plain | Body::Array(_) | Body::Table(_))
@@ -274,8 +261,8 @@ fn deep_copy(m: &mut Machine, me: Value) -> Result {
         }
         copies.insert(handle, None);
         order.push(handle);
-        let data = object.slots.iter().filter(|slot| matches!(slot.kind, SlotType::Constant | SlotType::Assignable));
-        next.extend(data.map(|slot| slot.value));
+        let words = (0..object.words as usize).map(|word| m.heap.word(handle, word));
+        next.extend(words);
         match &object.body {
             Body::Array(elements) => next.extend(elements),
             Body::Table(table) => next.extend(table.entries().flat_map(|entry| [entry.key, entry.value])),
@@ -284,21 +271,19 @@ fn deep_copy(m: &mut Machine, me: Value) -> Result {
     }
     work(m, order.len() * 8)?;
     for handle in &order {
-        let object = m.heap.get(*handle)?;
-        let (slots, body) = (object.slots.clone(), object.body.clone());
-        let copy = m.heap.create(slots, body)?;
+        let body = m.heap.get(*handle)?.body.clone();
+        let copy = m.heap.like(*handle, body)?;
         copies.insert(*handle, Some(Value::object(copy)));
     }
     let copied =
         |value: Value| value.as_object().and_then(|handle| copies.get(&handle).copied().flatten()).unwrap_or(value);
     for copy in order.iter().filter_map(|handle| copies.get(handle).copied().flatten()) {
         let Some(handle) = copy.as_object() else { continue };
-        let object = m.heap.get_mut(handle)?;
-        for slot in
-            object.slots.iter_mut().filter(|slot| matches!(slot.kind, SlotType::Constant | SlotType::Assignable))
-        {
-            slot.value = copied(slot.value);
+        for word in 0..m.heap.get(handle)?.words as usize {
+            let value = copied(m.heap.word(handle, word));
+            m.heap.set_word(handle, word, value);
         }
+        let object = m.heap.get_mut(handle)?;
         match &mut object.body {
             Body::Array(elements) => elements.iter_mut().for_each(|element| *element = copied(*element)),
             Body::Table(table) => table.entries_mut().for_each(|entry| {

@@ -4,7 +4,7 @@ use super::{Entry, Flow, Result, answer, arg, array, boolean, count, index, inte
 use crate::image;
 use crate::vm::{
     error::{failed, raise},
-    interp::Machine,
+    machine::Machine,
     value::{Kind, Value},
 };
 

@@ -7,16 +7,13 @@ use super::{
 use crate::vm::{
     error::{Stop, failed},
     heap::Body,
-    interp::Machine,
+    machine::Machine,
     table::{ENTRY_BYTES, Table},
     value::Value,
 };
 
 pub(super) const TABLE: &[Entry] = &[
-    ("_TableNew", |m, me, _| {
-        let slots = objects::slots_like(m, me)?;
-        m.heap.create(slots, Body::Table(Table::default())).map(Value::object).map(Flow::Value)
-    }),
+    ("_TableNew", |m, me, _| objects::new_like(m, me, Body::Table(Box::default())).map(Flow::Value)),
     ("_TableSize", |m, me, _| table(m, me).map(|table| Flow::Value(count(table.len())))),
     ("_TableSpan", |m, me, _| table(m, me).map(|table| Flow::Value(count(table.span())))),
     ("_TableFind:", |m, me, a| {

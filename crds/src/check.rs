@@ -1,0 +1,97 @@
+//! Rules between fields, checked while reading so that an error carries the place of what breaks it.
+
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+
+/// An element of a list that has rules of its own.
+pub(crate) trait Check {
+    /// What is wrong with it, in words.
+    fn check(&self) -> Result<(), String>;
+    /// Elements of one list differ in this.
+    fn key(&self) -> &str;
+}
+
+/// Reads a list whose elements keep their rules.
+pub(crate) fn checked<'de, D: Deserializer<'de>, T: Deserialize<'de> + Check>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_seq(ListVisitor(PhantomData))
+}
+
+struct ListVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + Check> Visitor<'de> for ListVisitor<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut elements: Vec<T> = Vec::new();
+        while let Some(element) = list.next_element_seed(Element(&elements))? {
+            elements.push(element);
+        }
+        Ok(elements)
+    }
+}
+
+/// Reads one more element after those.
+struct Element<'a, T>(&'a [T]);
+
+impl<'de, T: Deserialize<'de> + Check> DeserializeSeed<'de> for Element<'_, T> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        // Checked inside a map's visitor: there the reader adds that map's line to an error.
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Check> Visitor<'de> for Element<'_, T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        let element = T::deserialize(MapAccessDeserializer::new(map))?;
+        element.check().map_err(A::Error::custom)?;
+        match self.0.iter().any(|before| before.key() == element.key()) {
+            true => Err(A::Error::custom(format!("{:?} is there twice", element.key()))),
+            false => Ok(element),
+        }
+    }
+}
+
+/// Reads a name that fits a Kubernetes label, a DNS name and a token of a subject.
+pub(crate) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    deserializer.deserialize_string(NameVisitor)
+}
+
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<String, E> {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let legal = (1..=63).contains(&name.len()) && name.chars().all(inner);
+        match legal && !name.starts_with('-') && !name.ends_with('-') {
+            true => Ok(name.to_owned()),
+            false => Err(E::custom(format!(
+                "{:?} is no name: 1 to 63 of a to z, 0 to 9 and '-', which is not at an end",
+                name.chars().take(63).collect::<String>()
+            ))),
+        }
+    }
+}

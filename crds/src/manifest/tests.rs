@@ -1,0 +1,72 @@
+use super::*;
+
+const UNIVERSE: &str = "apiVersion: batos.dev/v1alpha1\nkind: Universe\nmetadata:\n  name: u\nspec: {}\n";
+
+fn prototype(slots: &str) -> String {
+    format!(
+        "{UNIVERSE}---\napiVersion: batos.dev/v1alpha1\nkind: Prototype\nmetadata:\n  name: p\nspec:\n  universe: u\n{slots}"
+    )
+}
+
+#[test]
+fn a_bad_file_is_refused_with_its_line() {
+    let second = |text: &str| format!("{UNIVERSE}---\n{text}");
+    let table = [
+        ("no YAML", "a: ]".to_owned(), 1, "did not find expected"),
+        ("no YAML in the second document", second("a: ]"), 7, "did not find expected"),
+        ("no map", "- 1".to_owned(), 1, "invalid type"),
+        ("kind missing", second("apiVersion: batos.dev/v1alpha1\n"), 7, "missing field `kind`"),
+        ("unknown kind", second("apiVersion: batos.dev/v1alpha1\nkind: Protoype\n"), 8, "`Prototype`"),
+        ("unknown version", second("apiVersion: batos.dev/v9\nkind: Facet\n"), 7, "`batos.dev/v1alpha1`"),
+        ("unknown field", prototype("  colour: blue\n"), 13, "unknown field `colour`"),
+        ("unknown field at the top", UNIVERSE.replace("spec", "specs"), 5, "unknown field `specs`"),
+        ("missing field", UNIVERSE.replace("spec: {}\n", ""), 1, "missing field `spec`"),
+        ("missing name", UNIVERSE.replace("name: u", "labels: {}"), 4, "missing field `name`"),
+        ("bad name", UNIVERSE.replace("name: u", "name: U.x"), 4, "\"U.x\" is no name"),
+        ("wrong type", prototype("  slots: 7\n"), 13, "invalid type: integer `7`"),
+        ("wrong type inside", prototype("  slots:\n  - name: x\n    value: 1\n  - name: [1]\n"), 16, "invalid type"),
+        ("neither", prototype("  slots:\n  - name: x\n    value: 1\n  - name: y\n"), 16, "\"y\" has neither"),
+        ("both", prototype("  slots:\n  - name: x\n    value: 1\n    method: x = (1)\n"), 14, "\"x\" has both"),
+        (
+            "twice",
+            prototype("  slots:\n  - {name: x, value: 1}\n  - {name: x, value: 2}\n"),
+            15,
+            "\"x\" is there twice",
+        ),
+        ("field twice", prototype("  parents: []\n  parents: []\n"), 12, "duplicate"),
+    ];
+    for (case, text, line, message) in table {
+        let error = parse(&text).expect_err(case);
+        assert_eq!(error.line, line, "{case}: {error}");
+        assert!(error.message.contains(message), "{case}: {error}");
+        assert!(!error.message.contains(" at line"), "{case}: {error}");
+    }
+}
+
+#[test]
+fn documents_are_read_and_empty_ones_skipped() {
+    for text in ["", "# nothing\n", "---\n", "---\n# a\n---\n"] {
+        assert_eq!(parse(text), Ok(Vec::new()), "{text:?}");
+    }
+    let text = format!("---\n# comment\n---\n{}", prototype("  slots:\n  - name: x\n    value: null\n"));
+    let resources = parse(&text).unwrap();
+    let [Resource::Universe(universe), Resource::Prototype(prototype)] = resources.as_slice() else {
+        panic!("{resources:?}")
+    };
+    assert_eq!((universe.metadata.name.as_str(), universe.spec.workers.replicas), ("u", 1));
+    assert_eq!(prototype.spec.slots[0].value, Some(serde_json::Value::Null));
+}
+
+/// What the repository shows is what is read.
+#[test]
+fn the_examples_are_read() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
+    let read = |file: &str| parse(&std::fs::read_to_string(format!("{folder}/{file}")).unwrap()).unwrap();
+    assert!(matches!(read("quickstart/universe.yaml").as_slice(), [Resource::Universe(_)]));
+    assert!(matches!(read("facets/facets.yaml").as_slice(), [Resource::ModelPool(_), Resource::Facet(_)]));
+    let account = read("quickstart/account.yaml");
+    let [Resource::Prototype(account)] = account.as_slice() else { panic!("{account:?}") };
+    let definition = account.spec.definition();
+    assert_eq!(definition.slots[0].value, Some(0.into()));
+    assert_eq!(definition.examples[0].send.selector, "withdraw:");
+}

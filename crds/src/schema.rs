@@ -1,0 +1,26 @@
+//! Schemas that a derive cannot guess. Kubernetes asks for bounds wherever a rule looks.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+/// What a name must look like; the same rule as [`crate::check::name`].
+pub(crate) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+fn any() -> Value {
+    json!({ "x-kubernetes-preserve-unknown-fields": true, "nullable": true })
+}
+
+/// Any value, null too.
+pub(crate) fn value(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "x-kubernetes-preserve-unknown-fields": true, "nullable": true })
+}
+
+/// Values by slot name.
+pub(crate) fn values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "additionalProperties": any(), "maxProperties": 64 })
+}
+
+/// Arguments of a message.
+pub(crate) fn arguments(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": any(), "maxItems": 16 })
+}

@@ -1,0 +1,119 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "kubernetes")]
+use crate::UniverseStatus;
+
+/// A universe: where its objects are kept, how they are reached and how many workers run their turns.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(
+    feature = "kubernetes",
+    derive(kube::CustomResource),
+    kube(
+        group = "batos.dev",
+        version = "v1alpha1",
+        kind = "Universe",
+        namespaced,
+        shortname = "uni",
+        category = "batos",
+        status = "UniverseStatus",
+        doc = "A live image of objects that never restarts.",
+        derive = "PartialEq",
+        validation = kube::core::Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 48").message("a universe's name has 1 to 48 of a to z, 0 to 9 and '-'"),
+        validation = kube::core::Rule::new("has(self.spec.store) == has(oldSelf.spec.store) && (!has(self.spec.store) || self.spec.store == oldSelf.spec.store)").message("the store cannot change: the objects live there"),
+        printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+        printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+        printcolumn(name = "Workers", type_ = "integer", json_path = ".status.workersReady"),
+        printcolumn(name = "Store", type_ = "string", json_path = ".status.store", priority = 1),
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    )
+)]
+pub struct UniverseSpec {
+    /// Where the objects are kept. Absent: the operator's default store, or one file on a volume of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreSpec>,
+    /// Absent: the operator's own server and root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bus: Option<BusSpec>,
+    #[serde(default)]
+    pub workers: WorkersSpec,
+    /// Absent: nothing drafts missing methods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mind: Option<MindSpec>,
+}
+
+/// A shared store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoreSpec {
+    pub tikv: TikvSpec,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TikvSpec {
+    /// Placement drivers, each host:port.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 3, max = 253), regex(pattern = "^[^/,\\s]+:[0-9]+$")))]
+    pub endpoints: Vec<String>,
+}
+
+impl StoreSpec {
+    /// As the workers' command line takes it.
+    pub fn url(&self) -> String {
+        format!("tikv://{}", self.tikv.endpoints.join(","))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BusSpec {
+    /// A NATS server, nats://host:port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub url: Option<String>,
+    /// First token of all subjects; `batos` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9_-]+$"))]
+    pub root: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkersSpec {
+    /// A store in a file takes exactly one.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: i32,
+}
+
+impl Default for WorkersSpec {
+    fn default() -> Self {
+        Self { replicas: one() }
+    }
+}
+
+fn one() -> i32 {
+    1
+}
+
+/// What drafts missing methods.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MindSpec {
+    /// Recorded answers of a model, for tests and tours without one.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub recorded: Vec<RecordingSpec>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordingSpec {
+    /// Digest of the request that this answers.
+    #[schemars(length(min = 1, max = 128))]
+    pub request: String,
+    /// The model's answer.
+    #[schemars(length(max = 16384))]
+    pub answer: String,
+}

@@ -1,0 +1,255 @@
+//! TiKV behind the store's contract, with the crate `tikv-client` 0.4: optimistic two-phase commit, plain.
+//!
+//! What the client gets wrong is handled here and nowhere else:
+//! - a request for a timestamp may hang for ever when PD goes silent: every call has a time-out of our own;
+//! - a lost acknowledgement of a commit arrives as an ordinary error: whatever is no proven conflict is unknown, and
+//!   settled by looking for the batch's marker, which is the transaction's primary key;
+//! - rolling back after an unknown outcome can tear a commit whose primary is applied: only a proven write conflict,
+//!   which only a prewrite can answer, is rolled back; other locks are left to their time to live;
+//! - a conflict may be nested in other errors: it is one only if all leaves are;
+//! - `batch_get` groups neighbours only: keys are sorted and deduplicated before;
+//! - a heartbeat task outlives each transaction by up to 10 s, and dropping an active one panics: both are switched off;
+//! - a read of a key that a dead client locked gives up before the lock expires: it is repeated until then.
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use async_trait::async_trait;
+use tikv_client::{
+    CheckLevel, Transaction, TransactionClient, TransactionOptions, transaction::HeartbeatOption,
+};
+use tokio::time::{Instant, timeout};
+
+use crate::{Batch, Committed, Key, Store, StoreError, Versioned};
+
+/// Longest wait for one answer of PD or TiKV. The client itself retries for about 1.5 s.
+const CALL: Duration = Duration::from_secs(5);
+/// A lock lives for 3 to 20 s; an outcome is settled, and a locked key readable, soon after.
+const LOCK_LIFE: Duration = Duration::from_secs(25);
+const POLL: Duration = Duration::from_millis(100);
+
+/// A universe's store in a TiKV cluster. Cheap calls share one client.
+pub struct TikvStore {
+    client: TransactionClient,
+}
+
+/// What a failed call means.
+enum Failure {
+    /// All of it is a write conflict, found by a prewrite: nothing was applied.
+    Conflict,
+    /// A lock of somebody else is in the way and may expire.
+    Locked,
+    Other(String),
+}
+
+impl TikvStore {
+    /// Connects to `tikv://HOST:PORT[,HOST:PORT…]`, the addresses of PD.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        let addresses = url.strip_prefix("tikv://").unwrap_or(url);
+        let endpoints: Vec<String> = addresses.split(',').map(str::to_owned).collect();
+        let unavailable = |e: String| StoreError::Unavailable(format!("{url}: {e}"));
+        let client = timeout(CALL, TransactionClient::new(endpoints))
+            .await
+            .map_err(|_| unavailable(format!("PD does not answer within {CALL:?}")))?
+            .map_err(|e| unavailable(e.to_string()))?;
+        Ok(Self { client })
+    }
+
+    async fn begin(&self) -> Result<Transaction, Failure> {
+        let options = TransactionOptions::new_optimistic()
+            .drop_check(CheckLevel::None)
+            .heartbeat_option(HeartbeatOption::NoHeartbeat);
+        call("begin", self.client.begin_with_options(options)).await
+    }
+
+    /// Repeats a read on a new snapshot while others' locks are in the way.
+    async fn reading<T, F: Future<Output = Result<T, Failure>>>(&self, read: impl Fn() -> F) -> Result<T, StoreError> {
+        let end = Instant::now() + LOCK_LIFE;
+        loop {
+            let failure = match read().await {
+                Ok(found) => return Ok(found),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Conflict | Failure::Locked if Instant::now() < end => tokio::time::sleep(POLL).await,
+                Failure::Conflict | Failure::Locked => {
+                    return Err(StoreError::Unavailable(format!("a key stays locked for {LOCK_LIFE:?}")));
+                }
+                Failure::Other(reason) => return Err(StoreError::Unavailable(reason)),
+            }
+        }
+    }
+
+    /// Prewrite and commit. `Ok(None)`: what was expected does not hold, or somebody else was faster.
+    async fn attempt(&self, batch: &Batch) -> Result<Result<Committed, StoreError>, Failure> {
+        let mut transaction = self.begin().await?;
+        let wanted = batch.expect.iter().map(|expect| &expect.key).chain(batch.put.iter().map(|put| &put.key));
+        let rows = rows(&mut transaction, wanted.chain([&batch.marker])).await?;
+        let present = |key: &Key| match rows.get(key) {
+            Some(row) => Versioned::of_row(row).map(|row| Some(row.rev)),
+            None => Ok(None),
+        };
+        let mut stale = Vec::new();
+        if rows.contains_key(&batch.marker) {
+            stale.push(batch.marker.clone());
+        }
+        for expect in &batch.expect {
+            match present(&expect.key) {
+                Ok(rev) if rev == expect.rev => {}
+                Ok(_) => stale.push(expect.key.clone()),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        if !stale.is_empty() {
+            return Ok(Err(StoreError::Conflict(stale)));
+        }
+        // The first write is the primary: whether the marker is there then tells whether all is.
+        write(transaction.put(batch.marker.0.clone(), Versioned::row(1, &batch.marker_bytes)).await)?;
+        let mut committed = Committed::default();
+        for put in &batch.put {
+            let rev = match present(&put.key) {
+                Ok(rev) => rev.unwrap_or(0) + 1,
+                Err(error) => return Ok(Err(error)),
+            };
+            write(transaction.put(put.key.0.clone(), Versioned::row(rev, &put.bytes)).await)?;
+            committed.revs.push(rev);
+        }
+        for key in &batch.delete {
+            write(transaction.delete(key.0.clone()).await)?;
+        }
+        let written = |key: &Key| batch.put.iter().any(|put| put.key == *key) || batch.delete.contains(key);
+        let lock: Vec<Vec<u8>> = batch.lock.iter().filter(|key| !written(key)).map(|key| key.0.clone()).collect();
+        write(transaction.lock_keys(lock).await)?;
+
+        match timeout(CALL, transaction.commit()).await {
+            Ok(Ok(_)) => Ok(Ok(committed)),
+            Ok(Err(error)) => match failure("commit", &error) {
+                Failure::Conflict => {
+                    // Locks that stay behind would hold up others until they expire.
+                    if !matches!(timeout(CALL, transaction.rollback()).await, Ok(Ok(()))) {
+                        tracing::debug!("locks of a lost transaction are left to expire");
+                    }
+                    Ok(Err(StoreError::Conflict(batch.put.iter().map(|put| put.key.clone()).collect())))
+                }
+                Failure::Locked | Failure::Other(_) => self.settle(batch, committed, &error.to_string()).await,
+            },
+            Err(_) => self.settle(batch, committed, &format!("commit not answered within {CALL:?}")).await,
+        }
+    }
+
+    /// An outcome that is not known: the marker tells, once the primary's lock has expired at the latest.
+    async fn settle(
+        &self,
+        batch: &Batch,
+        committed: Committed,
+        reason: &str,
+    ) -> Result<Result<Committed, StoreError>, Failure> {
+        tracing::warn!(reason, "the outcome of a commit is unknown; looking for its marker");
+        let end = Instant::now() + LOCK_LIFE;
+        while Instant::now() < end {
+            let found = match self.begin().await {
+                Ok(mut transaction) => rows(&mut transaction, [&batch.marker].into_iter()).await,
+                Err(failure) => Err(failure),
+            };
+            match found {
+                Ok(found) if found.contains_key(&batch.marker) => return Ok(Ok(committed)),
+                // Readable and absent: no lock of ours is left on the primary, so nothing can be applied any more.
+                Ok(_) => return Ok(Err(StoreError::Unavailable(format!("not committed: {reason}")))),
+                Err(_) => tokio::time::sleep(POLL).await,
+            }
+        }
+        Ok(Err(StoreError::Unknown(format!("{reason}; its marker could not be read for {LOCK_LIFE:?}"))))
+    }
+}
+
+#[async_trait]
+impl Store for TikvStore {
+    async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = self
+            .reading(|| async {
+                let mut transaction = self.begin().await?;
+                rows(&mut transaction, keys.iter()).await
+            })
+            .await?;
+        keys.iter().map(|key| found.get(key).map(|row| Versioned::of_row(row)).transpose()).collect()
+    }
+
+    async fn scan(&self, start: &Key, end: &Key, limit: usize) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let pairs = self
+            .reading(|| async {
+                let mut transaction = self.begin().await?;
+                let pairs = call("scan", transaction.scan(start.0.clone()..end.0.clone(), limit)).await?;
+                Ok(pairs.map(|pair| (Vec::from(pair.0), pair.1)).collect::<Vec<_>>())
+            })
+            .await?;
+        pairs.into_iter().map(|(key, row)| Ok((Key(key), Versioned::of_row(&row)?))).collect()
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        batch.check_size()?;
+        let end = Instant::now() + LOCK_LIFE;
+        loop {
+            match self.attempt(&batch).await {
+                Ok(outcome) => return outcome,
+                // Before the commit began: nothing was written.
+                Err(Failure::Conflict | Failure::Locked) if Instant::now() < end => tokio::time::sleep(POLL).await,
+                Err(Failure::Conflict | Failure::Locked) => {
+                    return Err(StoreError::Unavailable(format!("a key stays locked for {LOCK_LIFE:?}")));
+                }
+                Err(Failure::Other(reason)) => return Err(StoreError::Unavailable(reason)),
+            }
+        }
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// The rows that are there, in one request.
+async fn rows(
+    transaction: &mut Transaction,
+    keys: impl Iterator<Item = &Key>,
+) -> Result<BTreeMap<Key, Vec<u8>>, Failure> {
+    let mut keys: Vec<Vec<u8>> = keys.map(|key| key.0.clone()).collect();
+    keys.sort();
+    keys.dedup();
+    let pairs = call("read", transaction.batch_get(keys)).await?;
+    Ok(pairs.map(|pair| (Key(Vec::from(pair.0)), pair.1)).collect())
+}
+
+async fn call<T>(what: &str, call: impl Future<Output = tikv_client::Result<T>>) -> Result<T, Failure> {
+    match timeout(CALL, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(failure(what, &error)),
+        Err(_) => Err(Failure::Other(format!("TiKV: {what} not answered within {CALL:?}"))),
+    }
+}
+
+/// A write into the transaction's buffer.
+fn write(written: tikv_client::Result<()>) -> Result<(), Failure> {
+    written.map_err(|error| failure("write", &error))
+}
+
+fn failure(what: &str, error: &tikv_client::Error) -> Failure {
+    if is_conflict(error) {
+        return Failure::Conflict;
+    }
+    match error {
+        tikv_client::Error::ResolveLockError(_) => Failure::Locked,
+        other => Failure::Other(format!("TiKV: {what}: {other}")),
+    }
+}
+
+fn is_conflict(error: &tikv_client::Error) -> bool {
+    use tikv_client::Error::{ExtractedErrors, KeyError, MultipleKeyErrors, PessimisticLockError};
+    match error {
+        KeyError(error) => error.conflict.is_some(),
+        MultipleKeyErrors(all) | ExtractedErrors(all) => !all.is_empty() && all.iter().all(is_conflict),
+        PessimisticLockError { inner, .. } => is_conflict(inner),
+        _ => false,
+    }
+}

@@ -1,0 +1,141 @@
+//! The command line.
+
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{client, store, up, worker};
+
+/// Anything that ends a command; its text is for a person.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs living object universes.
+#[derive(Parser)]
+#[command(version, about, after_help = "Start with: batos up -f manifests/quickstart")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything on this machine: NATS, the store and a worker for the universe that the manifests define
+    Up(up::Up),
+    /// A worker: runs the turns of one universe
+    Uvm(Uvm),
+    /// The Kubernetes operator
+    #[cfg(feature = "kubernetes")]
+    Operator(crate::operator::Operator),
+    /// Prints the custom resource definitions
+    #[cfg(feature = "kubernetes")]
+    Crds,
+    /// Sends a message: batos send account deposit: 100
+    Send(client::Send),
+    /// Shows an object: slots, parents, methods
+    Get(client::Get),
+}
+
+/// Where the bus is.
+#[derive(Args, Clone)]
+pub struct Bus {
+    /// NATS server
+    #[arg(long, env = "BATOS_NATS", default_value = "nats://127.0.0.1:4222")]
+    pub nats: String,
+    /// First token of all subjects
+    #[arg(long, default_value = "batos")]
+    pub root: String,
+}
+
+#[derive(Args)]
+struct Uvm {
+    /// Universe that this worker runs
+    #[arg(long)]
+    universe: String,
+    /// redb://PATH or tikv://HOST:PORT[,HOST:PORT…]
+    #[arg(long)]
+    store: String,
+    #[command(flatten)]
+    bus: Bus,
+    /// Recorded answers of a model, as YAML
+    #[arg(long)]
+    recordings: Option<PathBuf>,
+    /// Serves GET /readyz here
+    #[arg(long)]
+    health: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+impl Cli {
+    pub async fn run(self) -> Result<(), Error> {
+        match self.command {
+            Command::Up(up) => up.run().await,
+            Command::Uvm(uvm) => uvm.run().await,
+            #[cfg(feature = "kubernetes")]
+            Command::Operator(operator) => operator.run().await,
+            #[cfg(feature = "kubernetes")]
+            Command::Crds => {
+                print!("{}", batos_crds::crd_yaml()?);
+                Ok(())
+            }
+            Command::Send(send) => send.run().await,
+            Command::Get(get) => get.run().await,
+        }
+    }
+}
+
+impl Uvm {
+    async fn run(self) -> Result<(), Error> {
+        let recordings = match &self.recordings {
+            Some(path) => tokio::fs::read_to_string(path).await.map_err(|e| format!("{}: {e}", path.display()))?,
+            None => "recordings: []".to_owned(),
+        };
+        let mut worker = worker::Worker::start(worker::Settings {
+            universe: self.universe,
+            store: store::open(&self.store).await?,
+            nats: self.bus.nats,
+            root: self.bus.root,
+            recordings: batos_mind::Recordings::parse(&recordings)?,
+            health: self.health,
+        })
+        .await?;
+        tracing::info!("ready");
+        let served = tokio::select! {
+            () = stop_signal() => Ok(()),
+            reason = worker.ended() => Err(reason),
+        };
+        served.and(worker.stop().await)
+    }
+}
+
+/// Completes at Ctrl-C or SIGTERM.
+pub async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+/// Logs go to standard error: as text for people, as JSON when BATOS_LOG_FORMAT=json. BATOS_LOG chooses what.
+pub fn install_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BATOS_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,async_nats=warn"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match std::env::var("BATOS_LOG_FORMAT").as_deref() {
+        Ok("json") => builder.json().init(),
+        _ => builder.with_target(false).init(),
+    }
+}

@@ -1,0 +1,170 @@
+//! Commands that talk to a running universe over the bus.
+
+use std::fmt::Write as _;
+
+use batos_bus::Client;
+use batos_covenant::{AccessClass, Command, ErrorReply, FullState, OkReply, Reply, SendCommand, Subject, Wire};
+use clap::Args;
+
+use crate::cli::{Bus, Error, Output};
+
+/// Which universe, and how to print.
+#[derive(Args, Clone)]
+struct Talk {
+    /// Universe to talk to
+    #[arg(long, short, env = "BATOS_UNIVERSE", default_value = "quickstart")]
+    universe: String,
+    #[command(flatten)]
+    bus: Bus,
+    /// Form of the output
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  batos send account deposit: 100
+  batos send account balance
+  batos send grid at: 3 put: '\"x\"'
+Arguments are JSON; what is no JSON is a string.")]
+pub struct Send {
+    /// Name or id of the object
+    object: String,
+    /// The message: a selector with its arguments
+    #[arg(required = true, num_args = 1.., allow_negative_numbers = true, value_name = "MESSAGE")]
+    message: Vec<String>,
+    /// Message id: a repeat with the same id gets the first reply and does nothing
+    #[arg(long)]
+    id: Option<String>,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+#[derive(Args)]
+pub struct Get {
+    /// Name or id of the object
+    object: String,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+impl Send {
+    pub async fn run(self) -> Result<(), Error> {
+        let (selector, arguments) = message(&self.message)?;
+        let command = Command::Send(SendCommand { selector, arguments });
+        let reply = self.talk.ask(&self.object, "send", &command, self.id.as_deref()).await?;
+        match self.talk.output {
+            Output::Json => println!("{}", serde_json::to_string_pretty(&reply)?),
+            Output::Text => {
+                println!("{}", shown(&reply.value));
+                if let Some(made) = &reply.made {
+                    eprintln!("made {} by becoming {}, drafted by a {} mind", made.selector, made.becoming, made.mind);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Get {
+    pub async fn run(self) -> Result<(), Error> {
+        let reply = self.talk.ask(&self.object, "get_full_state", &Command::GetFullState, None).await?;
+        match self.talk.output {
+            Output::Json => println!("{}", serde_json::to_string_pretty(&reply.value)?),
+            Output::Text => print!("{}", described(&serde_json::from_value(reply.value)?)),
+        }
+        Ok(())
+    }
+}
+
+impl Talk {
+    async fn ask(&self, object: &str, verb: &str, command: &Command, id: Option<&str>) -> Result<OkReply, Error> {
+        let subject = Subject::new(&self.bus.root, &self.universe, AccessClass::Cmd, object, verb)?;
+        let client = Client::connect(&self.bus.nats).await?;
+        match client.request(&subject, command, id).await? {
+            Reply::Ok(reply) => Ok(reply),
+            Reply::Error { error } => Err(told(&error).into()),
+        }
+    }
+}
+
+/// Kind as on the wire, what is wrong, and the activations.
+fn told(error: &ErrorReply) -> String {
+    let kind = serde_json::to_value(error.kind).ok();
+    let mut text = format!("{}: {}", kind.as_ref().and_then(Wire::as_str).unwrap_or("error"), error.message);
+    error.stack.iter().for_each(|activation| text += &format!("\n  in {activation}"));
+    text
+}
+
+/// `deposit: 100`, `balance`, `+ 3`, as words of a command line.
+fn message(words: &[String]) -> Result<(String, Vec<Wire>), Error> {
+    let value = |word: &String| serde_json::from_str(word).unwrap_or_else(|_| Wire::String(word.clone()));
+    let is_keyword = |word: &String| word.ends_with(':');
+    match words {
+        [selector] if !is_keyword(selector) => Ok((selector.clone(), Vec::new())),
+        [operator, argument] if !operator.contains(|c: char| c.is_alphanumeric()) => {
+            Ok((operator.clone(), vec![value(argument)]))
+        }
+        _ => {
+            let (pairs, rest) = words.as_chunks::<2>();
+            match rest.is_empty() && pairs.iter().all(|[keyword, _]| is_keyword(keyword)) {
+                true => Ok(pairs.iter().map(|[keyword, argument]| (keyword.as_str(), value(argument))).unzip()),
+                false => Err(format!(
+                    "{:?} is no message: write a name, an operator with an argument, or keywords with one argument each \
+                     (deposit: 100)",
+                    words.join(" ")
+                )
+                .into()),
+            }
+        }
+    }
+}
+
+/// Text as it is, all else as JSON.
+fn shown(value: &Wire) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn described(state: &FullState) -> String {
+    let mut text = String::new();
+    let name = state.name.as_deref().unwrap_or("(no name)");
+    let _ = writeln!(text, "{name}  id {}  rev {}", state.object, state.rev);
+    for (title, rows) in [
+        ("slots", state.state.iter().map(|(name, value)| format!("{name} <- {value}")).collect::<Vec<_>>()),
+        ("parents", state.parents.iter().map(|(name, id)| format!("{name}* = {id}")).collect()),
+        ("methods", state.methods.values().cloned().collect()),
+    ] {
+        if !rows.is_empty() {
+            let _ = writeln!(text, "{title}");
+            rows.iter().for_each(|row| {
+                let _ = writeln!(text, "  {}", row.replace('\n', "\n  "));
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn words_make_a_message() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for (text, selector, arguments) in [
+            ("balance", "balance", vec![]),
+            ("deposit: 100", "deposit:", vec![json!(100)]),
+            ("at: 1 put: shoe", "at:put:", vec![json!(1), json!("shoe")]),
+            ("deposit: -1.5", "deposit:", vec![json!(-1.5)]),
+            ("+ 3", "+", vec![json!(3)]),
+            ("say: \"3\"", "say:", vec![json!("3")]),
+        ] {
+            assert_eq!(message(&words(text)).unwrap(), (selector.to_owned(), arguments), "{text}");
+        }
+        for text in ["deposit:", "deposit: 1 2", "a b", "deposit: 1 put:"] {
+            assert!(message(&words(text)).unwrap_err().to_string().contains(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `batos up`: everything on one machine.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use batos_covenant::{ApplyCommand, ErrorKind, Reply};
+use batos_crds::PrototypeSpec;
+use batos_mind::Recordings;
+use clap::Args;
+use serde_json::json;
+
+use crate::{
+    cli::{Error, stop_signal},
+    manifests::{self, Manifests, Stamp},
+    nats::NatsServer,
+    store,
+    worker::{Settings, Worker},
+};
+
+/// How often the manifests are looked at.
+const WATCH: Duration = Duration::from_millis(500);
+
+#[derive(Args)]
+pub struct Up {
+    /// Manifests: a folder of YAML files, or a file; may be repeated. They are watched and edits are applied
+    #[arg(short = 'f', long = "filename", required = true, value_name = "DIR")]
+    manifests: Vec<PathBuf>,
+    /// Where objects and messages are kept
+    #[arg(long, default_value = ".batos")]
+    data: PathBuf,
+    /// Store: redb://PATH or tikv://HOST:PORT[,HOST:PORT…] (default: a redb file under --data)
+    #[arg(long)]
+    store: Option<String>,
+    /// Uses this NATS server instead of starting one
+    #[arg(long, conflicts_with_all = ["nats_port", "nats_server"])]
+    nats: Option<String>,
+    /// Port of the NATS server that is started; 0 takes a free one
+    #[arg(long, default_value_t = 4222)]
+    nats_port: u16,
+    /// nats-server to start
+    #[arg(long, default_value = "nats-server", value_name = "PATH")]
+    nats_server: PathBuf,
+    /// First token of all subjects
+    #[arg(long, default_value = "batos")]
+    root: String,
+}
+
+impl Up {
+    pub async fn run(self) -> Result<(), Error> {
+        let mut stamp = manifests::stamp(&self.manifests)?;
+        let wanted = manifests::read(&self.manifests)?;
+        let recorded = wanted.spec.mind.clone().map(|mind| mind.recorded).unwrap_or_default();
+        let recordings = Recordings::new(recorded.into_iter().map(|r| (r.request, r.answer)));
+        tokio::fs::create_dir_all(&self.data).await.map_err(|e| format!("{}: {e}", self.data.display()))?;
+        let store_url = match &self.store {
+            Some(url) => url.clone(),
+            None => format!("redb://{}", self.data.join("universe.redb").display()),
+        };
+        let store = store::open(&store_url).await?;
+        let mut server = match &self.nats {
+            Some(_) => None,
+            None => Some(NatsServer::start(&self.nats_server, &self.data, self.nats_port).await?),
+        };
+        let url = self.nats.clone().or_else(|| server.as_ref().map(NatsServer::url)).unwrap_or_default();
+        let settings = Settings {
+            universe: wanted.universe.clone(),
+            store,
+            nats: url.clone(),
+            root: self.root.clone(),
+            recordings,
+            health: None,
+        };
+        let mut worker = Worker::start(settings).await?;
+        let served = match apply(&worker, &wanted.prototypes).await {
+            Ok(()) => {
+                let ready = Ready { path: self.data.join("up.json"), universe: wanted.universe.clone(), url, store_url };
+                self.serve(&mut worker, &mut server, &ready, wanted, &mut stamp).await
+            }
+            Err(error) => Err(error),
+        };
+        let stopped = worker.stop().await;
+        if let Some(server) = server {
+            server.stop().await;
+        }
+        served.and(stopped)
+    }
+
+    /// Until Ctrl-C or SIGTERM.
+    async fn serve(
+        &self,
+        worker: &mut Worker,
+        server: &mut Option<NatsServer>,
+        ready: &Ready,
+        mut applied: Manifests,
+        stamp: &mut Stamp,
+    ) -> Result<(), Error> {
+        ready.write(server.as_ref()).await?;
+        ready.greet(&applied);
+        let stop = stop_signal();
+        tokio::pin!(stop);
+        let served = loop {
+            tokio::select! {
+                () = &mut stop => break Ok(()),
+                reason = worker.ended() => break Err(reason),
+                restarted = keep_alive(server) => match restarted {
+                    Ok(()) => ready.write(server.as_ref()).await?,
+                    Err(error) => break Err(error),
+                },
+                () = tokio::time::sleep(WATCH) => self.look(worker, stamp, &mut applied).await,
+            }
+        };
+        let _ = tokio::fs::remove_file(&ready.path).await;
+        served
+    }
+
+    /// Applies what changed in the manifests since the last look. A bad file leaves the universe as it was.
+    async fn look(&self, worker: &Worker, stamp: &mut Stamp, applied: &mut Manifests) {
+        let Ok(now) = manifests::stamp(&self.manifests) else { return };
+        if now == *stamp {
+            return;
+        }
+        *stamp = now;
+        let wanted = match manifests::read(&self.manifests) {
+            Ok(wanted) => wanted,
+            Err(error) => return tracing::error!("manifests are refused, the universe goes on as it was: {error}"),
+        };
+        if wanted.universe != applied.universe || wanted.spec != applied.spec {
+            tracing::warn!("the Universe itself changed: start again to use that");
+        }
+        for name in applied.prototypes.keys().filter(|name| !wanted.prototypes.contains_key(*name)) {
+            tracing::warn!(name, "Prototype is gone from the manifests; the object lives on");
+        }
+        let changed: BTreeMap<_, _> = wanted
+            .prototypes
+            .iter()
+            .filter(|(name, spec)| applied.prototypes.get(*name) != Some(spec))
+            .map(|(name, spec)| (name.clone(), spec.clone()))
+            .collect();
+        match apply(worker, &changed).await {
+            Ok(()) => *applied = wanted,
+            Err(error) => tracing::error!("manifests are refused: {error}"),
+        }
+    }
+}
+
+async fn keep_alive(server: &mut Option<NatsServer>) -> Result<(), Error> {
+    match server {
+        Some(server) => server.keep_alive().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Applies definitions; one whose parents are not there yet waits for them.
+async fn apply(worker: &Worker, prototypes: &BTreeMap<String, PrototypeSpec>) -> Result<(), Error> {
+    let mut waiting: Vec<_> = prototypes.iter().collect();
+    while !waiting.is_empty() {
+        let before = waiting.len();
+        let mut orphans = Vec::new();
+        let mut missing = None;
+        for (name, spec) in waiting {
+            let command = ApplyCommand { definition: spec.definition(), uid: String::new(), generation: 0, term: 0 };
+            match worker.apply(name, command).await? {
+                Reply::Ok(reply) => tracing::info!(name, rev = reply.rev, "applied"),
+                Reply::Error { error } if error.kind == ErrorKind::NoSuchObject => {
+                    missing = Some(error);
+                    orphans.push((name, spec));
+                }
+                Reply::Error { error } => return Err(format!("Prototype {name:?}: {}", error.message).into()),
+            }
+        }
+        if let Some(error) = missing.filter(|_| orphans.len() == before) {
+            let names: Vec<_> = orphans.iter().map(|(name, _)| name).collect();
+            return Err(format!("Prototypes {names:?} lack a parent: {}", error.message).into());
+        }
+        waiting = orphans;
+    }
+    Ok(())
+}
+
+/// What says that everything is up: a file for programs, lines for people.
+struct Ready {
+    path: PathBuf,
+    universe: String,
+    url: String,
+    store_url: String,
+}
+
+impl Ready {
+    async fn write(&self, server: Option<&NatsServer>) -> Result<(), Error> {
+        let mut pids = BTreeMap::from([("batos", std::process::id())]);
+        pids.extend(server.and_then(NatsServer::pid).map(|pid| ("nats-server", pid)));
+        let Self { universe, url, store_url, .. } = self;
+        let text = json!({ "universe": universe, "nats": url, "store": store_url, "pids": pids }).to_string();
+        // By a rename, so that nobody reads half of it.
+        let partial = self.path.with_extension("json.partial");
+        tokio::fs::write(&partial, text).await?;
+        tokio::fs::rename(&partial, &self.path).await?;
+        Ok(())
+    }
+
+    fn greet(&self, manifests: &Manifests) {
+        let Self { universe, url, store_url, .. } = self;
+        let names: Vec<&str> = manifests.prototypes.keys().map(String::as_str).collect();
+        let object = names.first().unwrap_or(&"OBJECT");
+        println!("universe {universe} is up: {}", names.join(", "));
+        println!("  bus    {url}\n  store  {store_url}");
+        println!("try in another terminal:");
+        for command in [format!("batos get {object}"), format!("batos send {object} printString"), format!("batos send {object} slotNames")] {
+            println!("  {command} --universe {universe} --nats {url}");
+        }
+    }
+}

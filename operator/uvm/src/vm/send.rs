@@ -1,0 +1,550 @@
+//! Sends in full: lookup, what it found, and what happens when nothing is found.
+// Indexing: windows on the value stack are made here, by the sizes that the code states.
+#![allow(clippy::indexing_slicing)]
+
+use std::sync::Arc;
+
+use batos_covenant::ErrorKind;
+use batos_graph::ObjectId;
+
+use super::{
+    VmError,
+    compile::compile,
+    error::{Stop, failed, limit, raise},
+    exceptions::Mark,
+    heap::{Body, ObjectShape, Slot, SlotType},
+    lookup::{Found, lookup, lookup_from},
+    machine::{Cache, Checkpoint, Frame, LOOKUPS, Machine, Target, WAYS},
+    map::{MapId, MapSlot},
+    op::{Code, Op, Reg, Route, Shortcut, SlotPlan},
+    primitives::{self, Flow},
+    symbols::known,
+    value::{Handle, Symbol, Value},
+};
+use crate::{
+    image,
+    syntax::{SlotNodeKind, parse_method},
+};
+
+/// Arguments that a primitive gets without a vector of its own.
+const FEW: usize = 6;
+
+impl Machine {
+    /// From here on the running op may have to start again.
+    fn check(&mut self) {
+        self.checkpoint = Checkpoint {
+            fuel: self.fuel,
+            allocated: self.heap.allocated,
+            created: self.heap.created,
+            serial: self.serial,
+        };
+    }
+
+    /// Window of the running activation: where it begins, and the first place above it.
+    fn window(&self) -> (usize, usize) {
+        self.frames.last().map_or((0, 0), |frame| {
+            let base = frame.base as usize;
+            (base, base + self.code_of(frame).map_or(0, |code| code.registers))
+        })
+    }
+
+    fn reserve(&mut self, end: usize) {
+        if end > self.stack.len() {
+            self.stack.resize(end * 2, Value::NIL);
+        }
+    }
+
+    /// Places receiver and arguments above the running activation's window.
+    fn place_above(&mut self, receiver: Value, arguments: &[Value]) -> usize {
+        let (_, at) = self.window();
+        self.reserve(at + 1 + arguments.len());
+        self.stack[at] = receiver;
+        self.stack[at + 1..at + 1 + arguments.len()].copy_from_slice(arguments);
+        at
+    }
+
+    /// The send of an operator whose operands are not what the op knows.
+    pub(super) fn operator(
+        &mut self,
+        selector: Symbol,
+        left: Value,
+        right: Option<Value>,
+        to: usize,
+    ) -> Result<(), Stop> {
+        self.check();
+        let at = self.place_above(left, right.as_slice());
+        self.send(at, usize::from(right.is_some()), selector, Route::Normal, to, None)
+    }
+
+    pub(super) fn send_at(&mut self, to: Reg, at: Reg, site: u16) -> Result<(), Stop> {
+        self.check();
+        let (base, _) = self.window();
+        let Some(frame) = self.frames.last() else { return broken() };
+        let linked = &self.codes[frame.code as usize];
+        let (plan, cache) = (linked.code.sites[site as usize], linked.caches as usize + site as usize * WAYS);
+        let count = plan.arguments as usize;
+        self.send(base + at as usize, count, plan.selector, plan.route, base + to as usize, Some(cache))
+    }
+
+    /// Sends to the receiver at `at` on the value stack with the `count` arguments behind it; the answer goes to `to`.
+    fn send(
+        &mut self,
+        at: usize,
+        count: usize,
+        selector: Symbol,
+        route: Route,
+        to: usize,
+        cache: Option<usize>,
+    ) -> Result<(), Stop> {
+        let map = self.heap.map_of(self.stack[at])?;
+        if let Some(cache) = cache {
+            for way in &self.caches[cache..cache + WAYS] {
+                if way.map == map {
+                    let target = way.target;
+                    return self.perform(target, at, count, to);
+                }
+            }
+        }
+        let is_plain = matches!(route, Route::Normal | Route::Implicit);
+        let entry = ((map.0 as usize).wrapping_mul(31) ^ selector.0 as usize) % LOOKUPS;
+        let known = self.lookups[entry];
+        let target = if is_plain && known.0 == selector && known.1.map == map {
+            Some(known.1.target)
+        } else {
+            let found = match route {
+                Route::Normal | Route::Implicit => lookup(&mut self.heap, map, selector)?,
+                Route::Resend | Route::Directed(_) => {
+                    let from = self.resend_from(route)?;
+                    lookup_from(&mut self.heap, from, selector)?
+                }
+            };
+            match found {
+                Some(found) => Some(self.target(found, selector, count)?),
+                None if count == 0 && route == Route::Implicit => self.named(selector)?,
+                None => None,
+            }
+        };
+        let Some(target) = target else { return self.not_found(at, selector, count, to) };
+        // A resend's method depends on where it is sent from; its receiver's map says nothing about that.
+        let same_holder = is_plain || self.frames.last().is_some_and(|frame| frame.holder.is_some());
+        if let Some(cache) = cache.filter(|_| same_holder && self.heap.epoch == self.epoch) {
+            self.caches[cache + 1] = self.caches[cache];
+            self.caches[cache] = Cache { map, target };
+        }
+        if is_plain && self.heap.epoch == self.epoch && !matches!(route, Route::Implicit) {
+            self.lookups[entry] = (selector, Cache { map, target });
+        }
+        self.perform(target, at, count, to)
+    }
+
+    /// What a slot comes down to, for all receivers of a map.
+    fn target(&mut self, found: Found, selector: Symbol, count: usize) -> Result<Target, Stop> {
+        let MapSlot { kind, content, .. } = found.slot;
+        Ok(match (kind, found.holder) {
+            (_, None) if found.sets => Target::SetField { place: found.slot.place() as u32 },
+            (_, Some(_)) if found.sets => Target::AddField { name: found.slot.name },
+            (SlotType::Parent, _) => Target::Constant { value: content },
+            (SlotType::Method, holder) => {
+                let number = self.method(content)?;
+                let code = &self.codes[number as usize].code;
+                if code.arguments != count {
+                    let text = format!(
+                        "{:?} takes {} arguments, not {count}",
+                        self.heap.symbols.name(selector),
+                        code.arguments
+                    );
+                    return raise(image::ARGUMENTS_COUNT, text);
+                }
+                match (code.shortcut, holder) {
+                    (Shortcut::Primitive(number), _) => primitives::shortcut(number),
+                    (Shortcut::None, Some(holder)) => Target::Method { code: number, holder },
+                    (Shortcut::None, None) => Target::OwnMethod { code: number },
+                }
+            }
+            (_, None) => Target::Field { place: found.slot.place() as u32 },
+            (_, Some(holder)) => Target::Remote { holder, place: found.slot.place() as u32 },
+        })
+    }
+
+    /// An object by that name.
+    fn named(&mut self, selector: Symbol) -> Result<Option<Target>, Stop> {
+        let name = self.heap.symbols.name(selector);
+        match self.names.get(name) {
+            None => Err(Stop::Name(name.to_owned())),
+            Some(Some(id)) => {
+                let value = Value::object(self.heap.refer(*id));
+                Ok(Some(Target::Constant { value }))
+            }
+            Some(None) => Ok(None),
+        }
+    }
+
+    fn perform(&mut self, target: Target, at: usize, count: usize, to: usize) -> Result<(), Stop> {
+        let receiver = self.stack[at];
+        let handle = receiver.as_object();
+        if let Target::Primitive { number } = target {
+            self.burn()?;
+            return self.primitive(number, at, count, to);
+        }
+        match target {
+            Target::Method { code, holder } => {
+                self.burn()?;
+                self.activate(code, at, to, Some(holder), None)
+            }
+            Target::OwnMethod { code } => {
+                self.burn()?;
+                self.activate(code, at, to, handle, None)
+            }
+            Target::Value => {
+                self.burn()?;
+                self.call_block(at, count, to)
+            }
+            Target::ArrayAt | Target::ArrayAtPut | Target::ArraySize => {
+                self.burn()?;
+                self.primitive(primitives::of_shortcut(target), at, count, to)
+            }
+            Target::Field { place } => {
+                self.burn()?;
+                let value = handle.map_or(Value::NIL, |handle| self.heap.word(handle, place as usize));
+                self.finish(to, value)
+            }
+            Target::Remote { holder, place } => {
+                self.burn()?;
+                let value = self.heap.word(holder, place as usize);
+                self.finish(to, value)
+            }
+            Target::Constant { value } => {
+                self.burn()?;
+                self.finish(to, value)
+            }
+            Target::SetField { place } => {
+                let Some(handle) = handle else { return broken() };
+                self.heap.refuse_kernel(handle)?;
+                self.burn()?;
+                self.heap.set_word(handle, place as usize, self.stack[at + 1]);
+                self.finish(to, receiver)
+            }
+            Target::AddField { name } => {
+                let has_slots = |handle: &Handle| {
+                    let body = self.heap.get(*handle).map(|object| &object.body);
+                    matches!(body, Ok(Body::Plain | Body::Array(_) | Body::Table(_)))
+                };
+                let Some(handle) = handle.filter(has_slots) else {
+                    return failed(format!("{} has no slots to assign", self.describe(receiver)));
+                };
+                self.burn()?;
+                // Sets the slot in the receiver, wherever it was found: shared parents are never written by accident.
+                self.heap.add_slot(handle, name, self.stack[at + 1])?;
+                self.finish(to, receiver)
+            }
+            Target::Primitive { .. } => broken(),
+        }
+    }
+
+    pub(super) fn finish(&mut self, to: usize, value: Value) -> Result<(), Stop> {
+        self.stack[to] = value;
+        if let Some(frame) = self.frames.last_mut() {
+            frame.ip = frame.ip.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    /// Ends the activation `index` and all above it with `value`.
+    pub(super) fn leave(&mut self, index: usize, value: Value) -> Result<(), Stop> {
+        let to = self.frames[index].to as usize;
+        self.frames.truncate(index);
+        self.finish(to, value)
+    }
+
+    /// Starts an activation whose receiver and arguments lie at `at`.
+    fn activate(
+        &mut self,
+        code: u32,
+        at: usize,
+        to: usize,
+        holder: Option<Handle>,
+        home: Option<u64>,
+    ) -> Result<(), Stop> {
+        if self.frames.len() >= self.max_depth {
+            return limit(format!("more than {} nested activations", self.max_depth - 1));
+        }
+        let callee = &self.codes[code as usize].code;
+        let (first, end) = (at + callee.arguments + 1, at + callee.registers);
+        self.reserve(end);
+        self.stack[first..end].fill(Value::NIL);
+        self.serial += 1;
+        let (serial, home) = (self.serial, home.unwrap_or(self.serial));
+        self.frames.push(Frame { code, ip: 0, base: at as u32, to: to as u32, holder, serial, home, mark: Mark::None });
+        Ok(())
+    }
+
+    /// Calls the block at `at` with the arguments behind it.
+    fn call_block(&mut self, at: usize, count: usize, to: usize) -> Result<(), Stop> {
+        let block = self.stack[at];
+        let handle = block.as_object();
+        let body = handle.map(|handle| self.heap.get(handle)).transpose()?.map(|object| &object.body);
+        let (Some(Body::Block { code, home }), Some(handle)) = (body, handle) else {
+            return failed(format!("{} is no block", self.describe(block)));
+        };
+        let (code, home) = (*code, *home);
+        let wanted = self.codes[code as usize].code.arguments;
+        if wanted != count {
+            return raise(image::ARGUMENTS_COUNT, format!("the block takes {wanted} arguments, not {count}"));
+        }
+        let [me, context, holder] = [0, 1, 2].map(|word| self.heap.word(handle, word));
+        self.activate(code, at, to, holder.as_object(), Some(home))?;
+        self.stack[at] = me;
+        self.stack[at + count + 1] = context;
+        Ok(())
+    }
+
+    pub(super) fn link_block(&mut self, index: usize) -> Result<(), Stop> {
+        let Some(frame) = self.frames.last() else { return broken() };
+        let owner = frame.code as usize;
+        let number = self.link(self.codes[owner].code.blocks[index].clone());
+        self.codes[owner].blocks[index] = Some(number);
+        Ok(())
+    }
+
+    pub(super) fn primitive_at(&mut self, to: Reg, at: Reg, site: u16) -> Result<(), Stop> {
+        self.check();
+        let (base, _) = self.window();
+        let Some(code) = self.frames.last().and_then(|frame| self.code_of(frame)) else { return broken() };
+        let site = code.sites[site as usize];
+        self.primitive(site.primitive, base + at as usize, site.arguments as usize, base + to as usize)
+    }
+
+    fn primitive(&mut self, number: u16, at: usize, count: usize, to: usize) -> Result<(), Stop> {
+        let me = self.stack[at];
+        let operands = &self.stack[at + 1..at + 1 + count];
+        let flow = if count <= FEW {
+            let mut few = [Value::NIL; FEW];
+            few[..count].copy_from_slice(operands);
+            primitives::run(self, number, me, &few[..count])?
+        } else {
+            let many = operands.to_vec();
+            primitives::run(self, number, me, &many)?
+        };
+        match flow {
+            Flow::Value(value) => self.finish(to, value),
+            Flow::Block { arguments } => {
+                self.burn()?;
+                let at = self.place_above(me, &arguments);
+                self.call_block(at, arguments.len(), to)
+            }
+            Flow::Send { selector, arguments } => {
+                let at = self.place_above(me, &arguments);
+                self.send(at, arguments.len(), selector, Route::Normal, to, None)
+            }
+            Flow::Unwind { target, ending } => self.unwind(target, ending),
+        }
+    }
+
+    /// Parents of the running method's holder, where resends begin.
+    fn resend_from(&self, route: Route) -> Result<Vec<Handle>, Stop> {
+        let Some(holder) = self.frames.last().and_then(|frame| frame.holder) else {
+            return failed("a resend outside of a method");
+        };
+        match route {
+            Route::Directed(name) => match self.heap.slot(holder, name)?.filter(|slot| slot.kind == SlotType::Parent) {
+                Some(slot) => Ok(slot.value.as_object().into_iter().collect()),
+                None => failed(format!("there is no parent slot {:?} to resend to", self.heap.symbols.name(name))),
+            },
+            _ => self.heap.parents(holder).map(<[Handle]>::to_vec),
+        }
+    }
+
+    /// A method's code in this turn, compiled if no turn has done so before.
+    fn method(&mut self, index: Value) -> Result<u32, Stop> {
+        let index = index.as_int().and_then(|index| usize::try_from(index).ok()).unwrap_or(usize::MAX);
+        let Some(method) = self.heap.methods.get(index) else { return broken() };
+        if let Some(code) = method.code {
+            return Ok(code);
+        }
+        let (source, is_kernel, name) = (method.source.clone(), method.is_kernel, method.name);
+        let code = match self.heap.symbols.code(is_kernel, &source) {
+            Some(code) => code,
+            None => {
+                let name = self.heap.symbols.name(name).to_owned();
+                let compiled = parse_method(&source).map_err(VmError::from).and_then(|slot| match &slot.kind {
+                    SlotNodeKind::Method(code) => compile(&name, code, &self.heap.symbols, is_kernel),
+                    _ => Err(VmError::new(ErrorKind::SyntaxError, format!("{name:?} is no method"))),
+                });
+                let code = Arc::new(compiled.map_err(Stop::Fail)?);
+                self.heap.symbols.keep_code(is_kernel, &source, &code);
+                code
+            }
+        };
+        let number = self.link(code);
+        if let Some(method) = self.heap.methods.get_mut(index) {
+            method.code = Some(number);
+        }
+        Ok(number)
+    }
+
+    /// `doesNotUnderstand:`, else a handler for `MessageNotUnderstood`, else the turn stops here.
+    fn not_found(&mut self, at: usize, selector: Symbol, count: usize, to: usize) -> Result<(), Stop> {
+        let receiver = self.stack[at];
+        let trying =
+            |frame: &Frame| frame.mark == Mark::Missing(selector) && self.stack[frame.base as usize] == receiver;
+        let is_trying = self.frames.iter().any(trying);
+        let map = self.heap.map_of(receiver)?;
+        if selector != known::DOES_NOT_UNDERSTAND
+            && !is_trying
+            && let Some(found) = lookup(&mut self.heap, map, known::DOES_NOT_UNDERSTAND)?
+        {
+            let target = self.target(found, known::DOES_NOT_UNDERSTAND, 1)?;
+            let message = self.message(at, selector, count)?;
+            let window = self.place_above(receiver, &[message]);
+            let below = self.frames.len();
+            self.perform(target, window, 1, to)?;
+            if let Some(frame) = self.frames.get_mut(below) {
+                frame.mark = Mark::Missing(selector);
+            }
+            return Ok(());
+        }
+        if !self.has_handler() {
+            let arguments = self.stack[at + 1..at + 1 + count].to_vec();
+            let name = self.heap.symbols.name(selector).to_owned();
+            return Err(Stop::NotUnderstood(self.missing(receiver, name, &arguments)));
+        }
+        // An enclosing handler wins over making.
+        let prototype = self.touch_exception(image::MESSAGE_NOT_UNDERSTOOD)?;
+        let message = self.message(at, selector, count)?;
+        let exception = self.child(Value::object(prototype), &[("message", message)])?;
+        let window = self.place_above(exception, &[]);
+        self.send(window, 0, known::SIGNAL, Route::Normal, to, None)
+    }
+
+    /// The message that was not understood, as an object.
+    fn message(&mut self, at: usize, selector: Symbol, count: usize) -> Result<Value, Stop> {
+        let arguments = self.heap.array(self.stack[at + 1..at + 1 + count].to_vec())?;
+        let receiver = self.stack[at];
+        let parent = Value::object(self.heap.refer(image::MESSAGE_TRAITS));
+        let sender = self.frames.last().map_or(Value::NIL, |frame| self.me(frame));
+        let slots = [
+            ("parent", SlotType::Parent, parent),
+            ("selector", SlotType::Constant, Value::symbol(selector)),
+            ("arguments", SlotType::Constant, arguments),
+            ("receiver", SlotType::Constant, receiver),
+            ("sender", SlotType::Constant, sender),
+            ("lookupStart", SlotType::Constant, receiver),
+            ("attempt", SlotType::Constant, Value::small(1)),
+        ];
+        let slots = slots.map(|(name, kind, value)| Slot { name: self.heap.symbols.intern(name), kind, value });
+        self.heap.create(slots.to_vec(), Body::Plain).map(Value::object)
+    }
+
+    /// Turns the failure of the running op into an exception; its answer is the op's.
+    pub(super) fn signal(&mut self, prototype: ObjectId, error: VmError) -> Result<(), Stop> {
+        if !self.has_handler() {
+            return Err(Stop::Fail(error));
+        }
+        let prototype = self.touch_exception(prototype)?;
+        let text = self.heap.string(&error.message)?;
+        let exception = self.child(Value::object(prototype), &[("messageTextOrNil", text)])?;
+        let (base, top) = self.window();
+        let at = self.place_above(exception, &[]);
+        let Some(frame) = self.frames.last_mut() else { return Err(Stop::Fail(error)) };
+        let op = self.codes[frame.code as usize].code.ops[frame.ip as usize];
+        let to = match op {
+            // The branch is taken again on what the exception answers.
+            Op::JumpIfFalse { from, .. } | Op::JumpIfTrue { from, .. } => {
+                frame.ip = frame.ip.wrapping_sub(1);
+                base + from as usize
+            }
+            op => op.answer().map_or(top, |to| base + to as usize),
+        };
+        self.send(at, 0, known::SIGNAL, Route::Normal, to, None)
+    }
+
+    pub(super) fn make_object(&mut self, to: Reg, first: Reg, index: usize) -> Result<(), Stop> {
+        self.check();
+        let (base, _) = self.window();
+        let Some(frame) = self.frames.last() else { return broken() };
+        let owner = frame.code as usize;
+        let (code, kept) = (self.codes[owner].code.clone(), self.codes[owner].objects[index].clone());
+        let plans = &code.objects[index];
+        let count = plans.iter().filter(|plan| !matches!(plan, SlotPlan::Method(..))).count();
+        let values = base + first as usize..base + first as usize + count;
+        if let Some(shape) = &kept
+            && shape.epoch == self.heap.epoch
+            && parents(plans, &self.stack[values.clone()]).eq(shape.parents.iter().copied())
+        {
+            let data = data(plans, &self.stack[values]);
+            let object = self.heap.allocate(shape.map, Body::Plain, &data)?;
+            return self.finish(base + to as usize, Value::object(object));
+        }
+        let values = self.stack[values].to_vec();
+        let parents: Vec<Value> = parents(plans, &values).collect();
+        if let Some(value) = parents.iter().find(|parent| parent.as_object().is_none()) {
+            return failed(format!("{} cannot be a parent", self.describe(*value)));
+        }
+        let mut slots = Vec::with_capacity(plans.len() + 1);
+        if parents.is_empty() {
+            // Every object is an object: without a parent of its own it delegates to the root traits.
+            let value = Value::object(self.heap.refer(image::ROOT_TRAITS));
+            slots.push(Slot { name: known::PARENT, kind: SlotType::Parent, value });
+        }
+        let methods = match kept {
+            Some(kept) => kept.methods.clone(),
+            None => plans
+                .iter()
+                .filter_map(|plan| match plan {
+                    SlotPlan::Method(name, source) => Some(self.heap.method(*name, source.clone(), false)),
+                    _ => None,
+                })
+                .collect(),
+        };
+        let (mut next_method, mut next_value) = (methods.iter().copied(), values.iter().copied());
+        for plan in plans {
+            let (name, kind, value) = match plan {
+                SlotPlan::Method(name, _) => (*name, SlotType::Method, next_method.next()),
+                SlotPlan::Constant(name) => (*name, SlotType::Constant, next_value.next()),
+                SlotPlan::Assignable(name) => (*name, SlotType::Assignable, next_value.next()),
+                SlotPlan::Parent(name) => (*name, SlotType::Parent, next_value.next()),
+            };
+            slots.push(Slot { name, kind, value: value.unwrap_or(Value::NIL) });
+        }
+        let (map, data) = self.heap.shape(&slots, &Body::Plain);
+        self.codes[owner].objects[index] =
+            Some(Arc::new(ObjectShape { epoch: self.heap.epoch, parents, methods, map }));
+        let object = self.heap.allocate(map, Body::Plain, &data)?;
+        self.finish(base + to as usize, Value::object(object))
+    }
+
+    /// Starts an activation anew.
+    pub(super) fn restart(&mut self, index: usize, receiver: Option<Value>) {
+        let frame = &mut self.frames[index];
+        (frame.ip, frame.mark) = (0, Mark::None);
+        if let Some(receiver) = receiver {
+            self.stack[frame.base as usize] = receiver;
+        }
+    }
+
+    pub(super) fn map_of(&self, value: Value) -> Result<MapId, Stop> {
+        self.heap.map_of(value)
+    }
+
+    /// The code of a block in the source tree it was made from, for those who make a method of it.
+    pub fn block_tree(&self, value: Value) -> Option<Arc<crate::syntax::Code>> {
+        self.block_code(value).map(Arc::as_ref).and_then(|code: &Code| code.tree.clone())
+    }
+}
+
+fn parents<'a>(plans: &'a [SlotPlan], values: &'a [Value]) -> impl Iterator<Item = Value> + 'a {
+    of_plans(plans, values).filter(|(plan, _)| matches!(plan, SlotPlan::Parent(_))).map(|(_, value)| value)
+}
+
+fn data(plans: &[SlotPlan], values: &[Value]) -> Vec<Value> {
+    of_plans(plans, values).filter(|(plan, _)| !matches!(plan, SlotPlan::Parent(_))).map(|(_, value)| value).collect()
+}
+
+fn of_plans<'a>(plans: &'a [SlotPlan], values: &'a [Value]) -> impl Iterator<Item = (&'a SlotPlan, Value)> {
+    plans.iter().filter(|plan| !matches!(plan, SlotPlan::Method(..))).zip(values.iter().copied())
+}
+
+/// The compiler and the interpreter disagree.
+fn broken<T>() -> Result<T, Stop> {
+    Err(Stop::Fail(VmError::new(ErrorKind::Internal, "broken bytecode")))
+}
