@@ -88,14 +88,19 @@ fn statements(source: &str) -> Vec<(usize, usize)> {
     starts
 }
 
+/// Ids of new objects come from the turn's seed.
+fn seed(turn: usize) -> [u8; 32] {
+    [turn as u8; 32]
+}
+
 /// Runs one turn's part of a script; `first` is the number of its first line.
-fn run_turn(world: &mut World, test: ObjectId, part: &str, first: usize) -> Result<(), String> {
+fn run_turn(world: &mut World, test: ObjectId, part: &str, first: usize, turn: usize) -> Result<(), String> {
     let lines: Vec<&str> = part.lines().collect();
     let syntax = lines.iter().enumerate().find_map(|(n, line)| Some((n, comment(line, "expect syntax error")?.1)));
     if let Some((line, wanted)) = syntax {
         return match parse_expression(part)
             .map_err(batos_uvm::vm::VmError::from)
-            .and_then(|_| Turn::eval(test, part, Limits::default(), [7; 32]).map(|_| ()))
+            .and_then(|_| Turn::eval(test, part, Limits::default(), seed(turn)).map(|_| ()))
         {
             Ok(()) => Err(format!("{}: wanted syntax error {wanted:?}, got none", first + line)),
             Err(error) if !error.message.contains(wanted) => {
@@ -154,7 +159,7 @@ fn run_turn(world: &mut World, test: ObjectId, part: &str, first: usize) -> Resu
     });
     let upto = error.map_or(lines.len(), |(line, _)| starts.iter().rev().find(|s| s.0 <= line).map_or(line, |s| s.0));
     let (text, checked) = build(upto);
-    let effects = eval(world, test, &text).map_err(|(line, error)| format!("{}: {error}", first + line - 1))?;
+    let effects = eval(world, test, &text, turn).map_err(|(line, error)| format!("{}: {error}", first + line - 1))?;
     let got = effects.answer.as_array().cloned().unwrap_or_default();
     let mut failures = Vec::new();
     for (position, expectation) in checked.iter().enumerate() {
@@ -170,7 +175,7 @@ fn run_turn(world: &mut World, test: ObjectId, part: &str, first: usize) -> Resu
     }
     if let Some((line, wanted)) = error {
         let text = lines.join("\n");
-        return match eval(world, test, &text) {
+        return match eval(world, test, &text, turn) {
             Ok(_) => Err(format!("{}: wanted error {wanted:?}, got none", first + line)),
             Err((_, error)) if !error.contains(wanted.as_str()) => {
                 Err(format!("{}: wanted error {wanted:?}, got {error:?}", first + line))
@@ -182,19 +187,20 @@ fn run_turn(world: &mut World, test: ObjectId, part: &str, first: usize) -> Resu
         };
     }
     for write in effects.writes {
+        assert_eq!(write.prev_rev, world.records.get(&write.id).map(|(rev, _)| *rev), "{}", write.id);
         world.records.insert(write.id, (write.prev_rev.unwrap_or(0) + 1, Arc::new(write.record)));
     }
     Ok(())
 }
 
 /// Runs a program to its effects; else the line in the program and `kind: message`.
-fn eval(world: &World, test: ObjectId, source: &str) -> Result<batos_uvm::vm::Effects, (usize, String)> {
+fn eval(world: &World, test: ObjectId, source: &str, turn: usize) -> Result<batos_uvm::vm::Effects, (usize, String)> {
     let told = |error: batos_uvm::vm::VmError| {
         let last = error.stack.last().and_then(|entry| entry.rsplit(' ').next()?.parse().ok());
         let kind = serde_json::to_string(&error.kind).unwrap();
         (last.unwrap_or(0), format!("{}: {}", kind.trim_matches('"'), error.message))
     };
-    let mut turn = Turn::eval(test, source, Limits::default(), [7; 32]).map_err(told)?;
+    let mut turn = Turn::eval(test, source, Limits::default(), seed(turn)).map_err(told)?;
     loop {
         match turn.run(SLICE) {
             Exit::Paused => {}
@@ -202,7 +208,15 @@ fn eval(world: &World, test: ObjectId, source: &str) -> Result<batos_uvm::vm::Ef
                 objects.into_iter().for_each(|id| turn.supply(id, world.records.get(&id).cloned()));
                 names.iter().for_each(|name| turn.supply_name(name, world.name(name)));
             }
-            Exit::Done => return turn.effects().map_err(told),
+            Exit::Done => {
+                let effects = turn.effects().map_err(told)?;
+                // What is to be stored is read back as it was written.
+                for write in &effects.writes {
+                    let bytes = write.record.encode().map_err(|e| (0, format!("limit_exceeded: {e}")))?;
+                    assert_eq!(Record::decode(&bytes).unwrap(), write.record);
+                }
+                return Ok(effects);
+            }
             Exit::Failed(error) => return Err(told(error)),
             Exit::NotUnderstood(missing) => return Err((0, format!("not_understood: {}", missing.selector))),
         }
@@ -218,8 +232,8 @@ fn run_script(path: &Path) -> Result<(), String> {
         Record { name: Some("test".to_owned()), slots: vec![parent], payload: Payload::None, ..Record::default() };
     world.records.insert(test, (1, Arc::new(record)));
     let mut first = 1;
-    for part in source.split("\"next turn\"") {
-        run_turn(&mut world, test, part, first)?;
+    for (turn, part) in source.split("\"next turn\"").enumerate() {
+        run_turn(&mut world, test, part, first, turn)?;
         first += part.matches('\n').count();
     }
     Ok(())

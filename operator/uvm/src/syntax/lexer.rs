@@ -56,13 +56,16 @@ pub(super) fn tokens(source: &str) -> Result<Vec<(Token, Position)>, SyntaxError
     }
     let mut tokens = Vec::new();
     loop {
+        // The end is where the last token ends: that is the place to look at when something is missing.
+        let last = lexer.at;
         lexer.skip_blank()?;
         let at = lexer.at;
-        let token = lexer.token()?;
-        let end = token == Token::End;
-        tokens.push((token, at));
-        if end {
-            return Ok(tokens);
+        match lexer.token()? {
+            Token::End => {
+                tokens.push((Token::End, last));
+                return Ok(tokens);
+            }
+            token => tokens.push((token, at)),
         }
     }
 }
