@@ -39,9 +39,9 @@ pub struct ModelPoolSpec {
     /// Adapters that fit on one pod (vLLM's `--max-loras`).
     #[schemars(range(min = 1, max = 256))]
     pub slots: i32,
-    /// Highest rank of an adapter; memory is reserved for it in every slot.
+    /// Highest rank of an adapter, one of those that vLLM has kernels for; memory is reserved for it in every slot.
     #[serde(default = "sixteen")]
-    #[schemars(range(min = 1, max = 512))]
+    #[schemars(extend("enum" = [1, 8, 16, 32, 64, 128, 256, 320, 512]))]
     pub max_rank: i32,
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 100))]

@@ -40,6 +40,8 @@ status!(PrototypeStatus {
     object: String,
     /// The object's revision after the last apply.
     rev: i64,
+    /// The Universe that has the object.
+    universe_uid: String,
 });
 
 status!(ModelPoolStatus {

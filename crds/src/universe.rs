@@ -21,7 +21,7 @@ use crate::UniverseStatus;
         doc = "A live image of objects that never restarts.",
         derive = "PartialEq",
         validation = kube::core::Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 48").message("a universe's name has 1 to 48 of a to z, 0 to 9 and '-'"),
-        validation = kube::core::Rule::new("has(self.spec.store) == has(oldSelf.spec.store) && (!has(self.spec.store) || self.spec.store == oldSelf.spec.store)").message("the store cannot change: the objects live there"),
+        validation = kube::core::Rule::new("!has(oldSelf.spec.store) || (has(self.spec.store) && self.spec.store == oldSelf.spec.store)").message("the store cannot change: the objects live there"),
         printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
         printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
         printcolumn(name = "Workers", type_ = "integer", json_path = ".status.workersReady"),

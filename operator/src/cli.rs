@@ -1,10 +1,14 @@
 //! The command line.
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf};
+use std::{
+    io::IsTerminal,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{client, store, up, worker};
+use crate::{client, credentials::ARCHITECT_FILE, store, up, worker};
 
 /// Anything that ends a command; its text is for a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -31,6 +35,8 @@ enum Command {
     Crds,
     /// Sends a message: batos send account deposit: 100
     Send(client::Send),
+    /// Evaluates statements: batos eval 'account deposit: 100'
+    Eval(client::Eval),
     /// Shows an object: slots, parents, methods
     Get(client::Get),
 }
@@ -38,12 +44,21 @@ enum Command {
 /// Where the bus is.
 #[derive(Args, Clone)]
 pub struct Bus {
-    /// NATS server
-    #[arg(long, env = "BATOS_NATS", default_value = "nats://127.0.0.1:4222")]
-    pub nats: String,
+    /// NATS server [default: as .batos/architect.url says, else nats://127.0.0.1:4222]
+    #[arg(long, env = "BATOS_NATS", hide_env_values = true)]
+    nats: Option<String>,
     /// First token of all subjects
     #[arg(long, default_value = "batos")]
     pub root: String,
+}
+
+impl Bus {
+    /// What was asked for, else the universe that runs on this folder's data, else NATS' usual place.
+    pub fn url(&self) -> String {
+        let local = || std::fs::read_to_string(Path::new(".batos").join(ARCHITECT_FILE)).ok();
+        let url = self.nats.clone().or_else(local).unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned());
+        url.trim().to_owned()
+    }
 }
 
 #[derive(Args)]
@@ -83,6 +98,7 @@ impl Cli {
                 Ok(())
             }
             Command::Send(send) => send.run().await,
+            Command::Eval(eval) => eval.run().await,
             Command::Get(get) => get.run().await,
         }
     }
@@ -97,7 +113,7 @@ impl Uvm {
         let mut worker = worker::Worker::start(worker::Settings {
             universe: self.universe,
             store: store::open(&self.store).await?,
-            nats: self.bus.nats,
+            nats: self.bus.url(),
             root: self.bus.root,
             recordings: batos_mind::Recordings::parse(&recordings)?,
             health: self.health,

@@ -41,6 +41,20 @@ pub struct Send {
 }
 
 #[derive(Args)]
+#[command(after_help = "Needs the Architect's credentials. Examples:
+  batos eval 'account deposit: 100'
+  batos eval --object account 'balance * 2'")]
+pub struct Eval {
+    /// Statements in the language
+    source: String,
+    /// What self is
+    #[arg(long, default_value = "genesis")]
+    object: String,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+#[derive(Args)]
 pub struct Get {
     /// Name or id of the object
     object: String,
@@ -52,23 +66,24 @@ impl Send {
     pub async fn run(self) -> Result<(), Error> {
         let (selector, arguments) = message(&self.message)?;
         let command = Command::Send(SendCommand { selector, arguments });
-        let reply = self.talk.ask(&self.object, "send", &command, self.id.as_deref()).await?;
-        match self.talk.output {
-            Output::Json => println!("{}", serde_json::to_string_pretty(&reply)?),
-            Output::Text => {
-                println!("{}", shown(&reply.value));
-                if let Some(made) = &reply.made {
-                    eprintln!("made {} by becoming {}, drafted by a {} mind", made.selector, made.becoming, made.mind);
-                }
-            }
-        }
-        Ok(())
+        let class = AccessClass::Cmd;
+        let reply = self.talk.ask(class, &self.object, "send", &command, self.id.as_deref()).await?;
+        self.talk.print(&reply)
+    }
+}
+
+impl Eval {
+    pub async fn run(self) -> Result<(), Error> {
+        let command = Command::Eval { source: self.source };
+        let reply = self.talk.ask(AccessClass::Adm, &self.object, "eval", &command, None).await?;
+        self.talk.print(&reply)
     }
 }
 
 impl Get {
     pub async fn run(self) -> Result<(), Error> {
-        let reply = self.talk.ask(&self.object, "get_full_state", &Command::GetFullState, None).await?;
+        let reply =
+            self.talk.ask(AccessClass::Cmd, &self.object, "get_full_state", &Command::GetFullState, None).await?;
         match self.talk.output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&reply.value)?),
             Output::Text => print!("{}", described(&serde_json::from_value(reply.value)?)),
@@ -78,9 +93,29 @@ impl Get {
 }
 
 impl Talk {
-    async fn ask(&self, object: &str, verb: &str, command: &Command, id: Option<&str>) -> Result<OkReply, Error> {
-        let subject = Subject::new(&self.bus.root, &self.universe, AccessClass::Cmd, object, verb)?;
-        let client = Client::connect(&self.bus.nats).await?;
+    fn print(&self, reply: &OkReply) -> Result<(), Error> {
+        match self.output {
+            Output::Json => println!("{}", serde_json::to_string_pretty(reply)?),
+            Output::Text => {
+                println!("{}", shown(&reply.value));
+                if let Some(made) = &reply.made {
+                    eprintln!("made {} by becoming {}, drafted by a {} mind", made.selector, made.becoming, made.mind);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(
+        &self,
+        class: AccessClass,
+        object: &str,
+        verb: &str,
+        command: &Command,
+        id: Option<&str>,
+    ) -> Result<OkReply, Error> {
+        let subject = Subject::new(&self.bus.root, &self.universe, class, object, verb)?;
+        let client = Client::connect(&self.bus.url()).await?;
         match client.request(&subject, command, id).await? {
             Reply::Ok(reply) => Ok(reply),
             Reply::Error { error } => Err(told(&error).into()),

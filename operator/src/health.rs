@@ -1,18 +1,18 @@
-//! `GET /readyz` for probes: 200 while the worker serves and the bus is connected.
+//! `GET /readyz` for probes: 200 while ready, else 503 and what is missing.
 
 use std::net::SocketAddr;
 
-use batos_bus::Client;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
-pub async fn serve(address: SocketAddr, bus: Client) -> std::io::Result<()> {
+/// Serves for ever; `ready` says whether, or what is missing.
+pub async fn serve(address: SocketAddr, ready: impl Fn() -> Result<(), &'static str>) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
-        let ready = bus.is_connected();
+        let ready = ready();
         tokio::spawn(async move {
             if let Err(error) = answer(stream, ready).await {
                 tracing::debug!(%error, "probe");
@@ -21,16 +21,15 @@ pub async fn serve(address: SocketAddr, bus: Client) -> std::io::Result<()> {
     }
 }
 
-async fn answer(mut stream: TcpStream, ready: bool) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, ready: Result<(), &str>) -> std::io::Result<()> {
     let mut request = [0; 1024];
     let read = tokio::time::timeout(std::time::Duration::from_secs(5), stream.read(&mut request)).await??;
     let known = request.get(..read).is_some_and(|r| r.starts_with(b"GET /readyz "));
-    let status = match (known, ready) {
-        (false, _) => "404 Not Found",
-        (true, true) => "200 OK",
-        (true, false) => "503 Service Unavailable",
+    let (status, body) = match (known, ready) {
+        (false, _) => ("404 Not Found", "only GET /readyz"),
+        (true, Ok(())) => ("200 OK", "ready"),
+        (true, Err(missing)) => ("503 Service Unavailable", missing),
     };
-    let body = if ready { "ready\n" } else { "not connected to NATS\n" };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice()).await
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await
 }

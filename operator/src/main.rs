@@ -2,6 +2,7 @@
 
 mod cli;
 mod client;
+mod credentials;
 mod health;
 mod manifests;
 mod nats;

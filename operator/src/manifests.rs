@@ -82,7 +82,9 @@ pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
     }
     let names: Vec<&String> = universes.keys().collect();
     if names.len() != 1 {
-        return Err(format!("the manifests define {} universes {names:?}; `batos up` runs exactly one", names.len()).into());
+        return Err(
+            format!("the manifests define {} universes {names:?}; `batos up` runs exactly one", names.len()).into()
+        );
     }
     let Some((universe, spec)) = universes.into_iter().next() else { return Err("no universe".into()) };
     prototypes.retain(|name, prototype| {

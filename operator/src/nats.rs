@@ -9,7 +9,7 @@ use std::{
 
 use tokio::process::{Child, Command};
 
-use crate::cli::Error;
+use crate::{cli::Error, credentials::write_private};
 
 /// How long the server has to begin to listen, and to end.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -25,7 +25,8 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts a server that keeps its data under `data`. Port 0 takes a free one. A server that a killed process left
     /// behind on the same data is ended first.
-    pub async fn start(binary: &Path, data: &Path, port: u16) -> Result<Self, Error> {
+    /// `users` is the part of its configuration that says who may do what.
+    pub async fn start(binary: &Path, data: &Path, port: u16, users: &str) -> Result<Self, Error> {
         let port = match port {
             0 => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port(),
             port => port,
@@ -39,19 +40,19 @@ impl NatsServer {
             return Err(format!("port {port} for nats-server: {error}; {text}").into());
         }
         let text = format!(
-            "listen: \"127.0.0.1:{port}\"\npid_file: {pid:?}\njetstream {{ store_dir: {store:?} }}\n",
+            "listen: \"127.0.0.1:{port}\"\npid_file: {pid:?}\njetstream {{ store_dir: {store:?} }}\n{users}",
             pid = home.join("pid"),
             store = home.join("jetstream"),
         );
-        tokio::fs::write(&config, text).await?;
+        write_private(&config, text.as_bytes())?;
         let child = spawn(binary, &config)?;
         let mut server = Self { binary: binary.to_owned(), config, port, child };
         server.wait_listening().await?;
         Ok(server)
     }
 
-    pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn pid(&self) -> Option<u32> {
@@ -81,7 +82,9 @@ impl NatsServer {
         loop {
             if let Some(ended) = self.child.try_wait()? {
                 let log = self.config.with_file_name("nats.log");
-                return Err(format!("nats-server on port {} ended with {ended}; see {}", self.port, log.display()).into());
+                return Err(
+                    format!("nats-server on port {} ended with {ended}; see {}", self.port, log.display()).into()
+                );
             }
             if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_ok() {
                 return Ok(());
@@ -111,7 +114,9 @@ fn spawn(binary: &Path, config: &Path) -> Result<Child, Error> {
 
 /// Ends the server of the pid file if it runs on our configuration: the pid may be somebody else's by now.
 async fn end_leftover(pid_file: &Path, config: &Path) {
-    let Some(pid) = std::fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse::<u32>().ok()) else { return };
+    let Some(pid) = std::fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse::<u32>().ok()) else {
+        return;
+    };
     let is_ours = || {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         command.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes())

@@ -29,8 +29,7 @@ async fn sweep(universe: &Universe, publisher: &Publisher, root: &str) -> Result
             let (keys, events): (Vec<_>, Vec<_>) = waiting
                 .into_iter()
                 .map(|(key, event)| {
-                    let subject =
-                        batos_covenant::event_subject(root, universe.name(), &event.object, &event.kind);
+                    let subject = batos_covenant::event_subject(root, universe.name(), &event.object, &event.kind);
                     (key, Event { subject, id: event.id, payload: event.payload })
                 })
                 .unzip();

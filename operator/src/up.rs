@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use batos_bus::without_login;
 use batos_covenant::{ApplyCommand, ErrorKind, Reply};
 use batos_crds::PrototypeSpec;
 use batos_mind::Recordings;
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use crate::{
     cli::{Error, stop_signal},
+    credentials::{ARCHITECT_FILE, Credentials},
     manifests::{self, Manifests, Stamp},
     nats::NatsServer,
     store,
@@ -56,15 +58,21 @@ impl Up {
             None => format!("redb://{}", self.data.join("universe.redb").display()),
         };
         let store = store::open(&store_url).await?;
-        let mut server = match &self.nats {
-            Some(_) => None,
-            None => Some(NatsServer::start(&self.nats_server, &self.data, self.nats_port).await?),
+        let (mut server, nats, url) = match &self.nats {
+            Some(url) => (None, url.clone(), without_login(url)),
+            None => {
+                let credentials = Credentials::open(&self.data)?;
+                let users = credentials.configuration(&self.root, &wanted.universe)?;
+                let server = NatsServer::start(&self.nats_server, &self.data, self.nats_port, &users).await?;
+                let port = server.port();
+                credentials.write_architect(&self.data, port)?;
+                (Some(server), credentials.system_url(port), format!("nats://127.0.0.1:{port}"))
+            }
         };
-        let url = self.nats.clone().or_else(|| server.as_ref().map(NatsServer::url)).unwrap_or_default();
         let settings = Settings {
             universe: wanted.universe.clone(),
             store,
-            nats: url.clone(),
+            nats,
             root: self.root.clone(),
             recordings,
             health: None,
@@ -72,7 +80,13 @@ impl Up {
         let mut worker = Worker::start(settings).await?;
         let served = match apply(&worker, &wanted.prototypes).await {
             Ok(()) => {
-                let ready = Ready { path: self.data.join("up.json"), universe: wanted.universe.clone(), url, store_url };
+                let ready = Ready {
+                    path: self.data.join("up.json"),
+                    universe: wanted.universe.clone(),
+                    url,
+                    store_url,
+                    architect: server.is_some().then(|| self.data.join(ARCHITECT_FILE)),
+                };
                 self.serve(&mut worker, &mut server, &ready, wanted, &mut stamp).await
             }
             Err(error) => Err(error),
@@ -182,6 +196,7 @@ struct Ready {
     universe: String,
     url: String,
     store_url: String,
+    architect: Option<PathBuf>,
 }
 
 impl Ready {
@@ -198,13 +213,20 @@ impl Ready {
     }
 
     fn greet(&self, manifests: &Manifests) {
-        let Self { universe, url, store_url, .. } = self;
+        let Self { universe, url, store_url, architect, .. } = self;
         let names: Vec<&str> = manifests.prototypes.keys().map(String::as_str).collect();
         let object = names.first().unwrap_or(&"OBJECT");
         println!("universe {universe} is up: {}", names.join(", "));
         println!("  bus    {url}\n  store  {store_url}");
+        if let Some(architect) = architect {
+            println!("  the Architect's credentials: {}", architect.display());
+        }
         println!("try in another terminal:");
-        for command in [format!("batos get {object}"), format!("batos send {object} printString"), format!("batos send {object} slotNames")] {
+        for command in [
+            format!("batos get {object}"),
+            format!("batos send {object} printString"),
+            format!("batos send {object} slotNames"),
+        ] {
             println!("  {command} --universe {universe} --nats {url}");
         }
     }

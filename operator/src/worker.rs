@@ -8,7 +8,7 @@ use batos_covenant::{
 };
 use batos_graph::{ObjectId, Store};
 use batos_mind::{BecomingError, Mind, Outcome, Recordings};
-use batos_uvm::universe::{Delivery, Message, Unanswered, Universe, Work};
+use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{cli::Error, health, relay};
@@ -54,7 +54,8 @@ impl Worker {
         let mut helpers = vec![tokio::spawn(relay::run(universe, publisher, root))];
         if let Some(address) = probe {
             helpers.push(tokio::spawn(async move {
-                if let Err(error) = health::serve(address, bus).await {
+                let connected = move || bus.is_connected().then_some(()).ok_or("not connected to NATS");
+                if let Err(error) = health::serve(address, connected).await {
                     tracing::error!(%address, %error, "no probe is served");
                 }
             }));
@@ -131,6 +132,7 @@ impl Ingress {
         let work = match command {
             Command::Apply(apply) => Work::Apply { name: subject.object.clone(), apply },
             Command::Send(send) => Work::Send { send, made: None },
+            Command::Eval { source } => Work::Eval { source, made: None },
             Command::UpdateProperty { property_name, property_value } => Work::Send {
                 send: SendCommand { selector: format!("{property_name}:"), arguments: vec![property_value] },
                 made: None,
@@ -155,6 +157,11 @@ impl Ingress {
         };
         self.deliver(Message {
             object,
+            authority: match (&work, subject.class) {
+                (Work::Apply { .. }, _) => Authority::Operator,
+                (_, AccessClass::Adm) => Authority::Architect,
+                (_, AccessClass::Cmd) => Authority::Sender,
+            },
             sender: request.sender.clone().unwrap_or_default(),
             id: request.id.clone(),
             digest: *blake3::hash(&request.payload).as_bytes(),
@@ -172,7 +179,7 @@ impl Ingress {
             Err(error) => return Err(error.to_reply()),
         };
         let made = self.make(&missing).await?;
-        if let Work::Send { made: told, .. } = &mut message.work {
+        if let Work::Send { made: told, .. } | Work::Eval { made: told, .. } = &mut message.work {
             *told = Some(made);
         }
         match self.universe.deliver(&message).await {
@@ -215,6 +222,7 @@ fn verb_of(command: &Command) -> (&'static str, AccessClass) {
         Command::GetFullState => ("get_full_state", AccessClass::Cmd),
         Command::UpdateProperty { .. } => ("update_property", AccessClass::Cmd),
         Command::CreateMethod { .. } => ("create_method", AccessClass::Adm),
+        Command::Eval { .. } => ("eval", AccessClass::Adm),
         Command::Apply(_) => ("apply", AccessClass::Adm),
     }
 }

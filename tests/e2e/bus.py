@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+import urllib.parse
 import uuid
 
 import msgpack
@@ -42,21 +43,29 @@ def wait_until(condition, what, deadline=DEADLINE):
 
 
 class Bus:
-    """One connection, for tests that are no coroutines. It reconnects for ever."""
+    """One connection, for tests that are no coroutines. It reconnects for ever. Who logs in has inboxes of its own."""
 
     def __init__(self, url, universe, root="batos"):
         self.prefix, self.url = f"{root}.v1.{universe}", url
         self.stream = f"{root}-{universe}-events"
+        self.errors = []
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
         self.nats = self.run(self._connect())
 
     async def _connect(self):
-        async def quiet(_error):
+        async def note(error):
             """Lost connections are part of these tests."""
+            self.errors.append(str(error))
 
+        login = urllib.parse.urlsplit(self.url).username
         return await nats.connect(
-            self.url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, connect_timeout=2, error_cb=quiet
+            self.url,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.05,
+            connect_timeout=2,
+            error_cb=note,
+            inbox_prefix=f"_INBOX_{login}" if login else "_INBOX",
         )
 
     def run(self, coroutine, deadline=2 * DEADLINE):

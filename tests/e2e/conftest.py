@@ -50,7 +50,7 @@ def bus(request):
         bus = Bus(REMOTE, os.environ.get("BATOS_E2E_UNIVERSE", "quickstart"))
     else:
         universe = request.getfixturevalue("universe")
-        bus = Bus(universe.url, universe.name)
+        bus = Bus(universe.architect, universe.name)
     yield bus
     bus.close()
 

@@ -23,10 +23,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def batos(*arguments, **environment):
+def batos(*arguments, cwd=None, **environment):
     """Runs a command to its end."""
+    environment = {**os.environ, **environment}
     return subprocess.run(
-        [BATOS, *arguments], capture_output=True, text=True, timeout=DEADLINE, env={**os.environ, **environment}
+        [BATOS, *arguments], capture_output=True, text=True, timeout=DEADLINE, env=environment, cwd=cwd
     )
 
 
@@ -53,6 +54,11 @@ class Universe:
         self.url = f"nats://127.0.0.1:{self.port}"
         self.store = ["--store", store] if store else []
         copy_manifests(self.manifests, name)
+
+    @property
+    def architect(self):
+        """The URL with the Architect's credentials."""
+        return (self.data / "architect.url").read_text().strip()
 
     @property
     def pids(self):

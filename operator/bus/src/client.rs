@@ -1,10 +1,29 @@
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, HeaderMap, RequestErrorKind};
+use async_nats::{ConnectOptions, Event, HeaderMap, RequestErrorKind};
 use batos_covenant::{Command, Encoding, MESSAGE_ID_HEADER, Reply, SENDER_HEADER, Subject, decode, encode};
 use futures::StreamExt;
+use tokio::sync::watch;
 
 use crate::{BusError, BusErrorKind};
+
+/// Inboxes of a user that logs in begin with this and the user's name; those of anonymous ones with `_INBOX`.
+pub const INBOX_PREFIX: &str = "_INBOX_";
+
+/// User and password of `nats://USER:PASSWORD@HOST:PORT`.
+fn login(url: &str) -> Option<(&str, &str)> {
+    let (_, rest) = url.split_once("://")?;
+    let (login, _) = rest.rsplit_once('@')?;
+    login.split_once(':')
+}
+
+/// The URL as logs may show it.
+pub fn without_login(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => url.to_owned(),
+    }
+}
 
 /// How long the server has to answer.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -13,19 +32,40 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Client {
     pub(crate) nats: async_nats::Client,
+    /// The last permission that the server refused.
+    refused: watch::Receiver<Option<String>>,
 }
 
 impl Client {
     /// Connects once; fails when the server cannot be reached within five seconds.
     pub async fn connect(url: &str) -> Result<Self, BusError> {
-        let nats = ConnectOptions::new()
+        let (refusals, refused) = watch::channel(None);
+        let mut options = ConnectOptions::new();
+        // Each user has inboxes of its own, so that no other can read its replies.
+        if let Some((user, password)) = login(url) {
+            options = options
+                .user_and_password(user.to_owned(), password.to_owned())
+                .custom_inbox_prefix(format!("{INBOX_PREFIX}{user}"));
+        }
+        let nats = options
             .name("batos")
             .connection_timeout(CONNECT)
-            .event_callback(|event| async move { tracing::debug!(%event, "nats") })
-            .connect(url)
+            .event_callback(move |event| {
+                // The server tells of a forbidden publish or subscribe here only, not at the call.
+                if let Event::ServerError(error) = &event
+                    && error.to_string().to_lowercase().contains("permissions violation")
+                {
+                    tracing::warn!(%error, "NATS refuses");
+                    let _ = refusals.send(Some(error.to_string()));
+                }
+                async move { tracing::debug!(%event, "nats") }
+            })
+            .connect(without_login(url))
             .await
-            .map_err(|e| BusError::new(BusErrorKind::Connect, format!("cannot connect to NATS at {url}: {e}")))?;
-        Ok(Self { nats })
+            .map_err(|e| {
+                BusError::new(BusErrorKind::Connect, format!("cannot connect to NATS at {}: {e}", without_login(url)))
+            })?;
+        Ok(Self { nats, refused })
     }
 
     /// Sends a command and waits ten seconds for its reply. With an `id` it may be repeated safely.
@@ -37,20 +77,33 @@ impl Client {
         if let Some(id) = id {
             headers.insert(MESSAGE_ID_HEADER, id);
         }
-        let message =
-            self.nats.request_with_headers(subject.to_string(), headers, payload.into()).await.map_err(|e| match e
-                .kind()
-            {
-                RequestErrorKind::NoResponders => BusError::new(
-                    BusErrorKind::NoResponders,
-                    format!("nobody serves {subject}: is universe {:?} up?", subject.universe),
-                ),
-                RequestErrorKind::TimedOut => BusError::new(
-                    BusErrorKind::TimedOut,
-                    format!("no reply on {subject} in time; repeat it with the same id"),
-                ),
-                _ => BusError::new(BusErrorKind::Publish, format!("request to {subject} failed: {e}")),
-            })?;
+        let mut refused = self.refused.clone();
+        refused.mark_unchanged();
+        let refusal = async {
+            match refused.changed().await {
+                Ok(()) => refused.borrow().clone().unwrap_or_default(),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let request = self.nats.request_with_headers(subject.to_string(), headers, payload.into());
+        let answered = tokio::select! {
+            answered = request => answered,
+            refusal = refusal => {
+                let text = format!("NATS does not let this user ask on {subject}: log in as the Architect ({refusal})");
+                return Err(BusError::new(BusErrorKind::Forbidden, text));
+            }
+        };
+        let message = answered.map_err(|e| match e.kind() {
+            RequestErrorKind::NoResponders => BusError::new(
+                BusErrorKind::NoResponders,
+                format!("nobody serves {subject}: is universe {:?} up?", subject.universe),
+            ),
+            RequestErrorKind::TimedOut => BusError::new(
+                BusErrorKind::TimedOut,
+                format!("no reply on {subject} in time; repeat it with the same id"),
+            ),
+            _ => BusError::new(BusErrorKind::Publish, format!("request to {subject} failed: {e}")),
+        })?;
         let (reply, _) = decode(&message.payload)
             .map_err(|e| BusError::new(BusErrorKind::Encoding, format!("reply on {subject}: {e}")))?;
         Ok(reply)

@@ -9,6 +9,8 @@ pub enum BusErrorKind {
     /// No reply within the deadline; the message may have been carried out. Repeat it with the same id.
     TimedOut,
     Encoding,
+    /// The server does not let this user publish there.
+    Forbidden,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ mod error;
 mod publisher;
 mod server;
 
-pub use client::Client;
+pub use client::{Client, INBOX_PREFIX, without_login};
 pub use error::{BusError, BusErrorKind};
 pub use publisher::{Event, Publisher};
 pub use server::{Handler, Request, serve};

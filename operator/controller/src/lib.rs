@@ -1,1 +1,24 @@
-//! batos-controller
+//! Reconciles custom resources: Universes into workers, Prototypes into objects, ModelPools into GPU pods, Facets into
+//! adapters on them.
+//!
+//! Deciding is separate from doing. Each kind has a `plan` that is pure: what is wanted and what is seen go in, children,
+//! requests and verdicts come out. The context performs them, each call with a time-out of its own. Children are applied
+//! by the server under one field manager, so that a repeat changes nothing; owner references let them go with their
+//! owner, and only a Facet, which owns something outside Kubernetes, has a finalizer.
+
+mod backoff;
+mod condition;
+mod context;
+mod error;
+mod facet;
+mod meta;
+mod model_pool;
+mod prototype;
+mod run;
+mod term;
+mod universe;
+mod workload;
+
+pub use context::Settings;
+pub use error::Error;
+pub use run::run;

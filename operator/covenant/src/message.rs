@@ -22,6 +22,8 @@ pub enum Command {
     UpdateProperty { property_name: String, property_value: Wire },
     /// Creates or replaces a method (`adm` only). `method_code` is a slot as in an object literal: `deposit: n = ( … )`.
     CreateMethod { method_name: String, method_code: String },
+    /// Runs statements with self = the object, and answers the last one's value (`adm` only).
+    Eval { source: String },
     /// Makes the object what a Prototype resource says (`adm` only).
     Apply(ApplyCommand),
 }

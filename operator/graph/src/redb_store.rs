@@ -2,19 +2,23 @@
 //! transaction, syncs once, and then acknowledges all of them (group commit). Serialisable.
 
 use std::{
+    collections::HashMap,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+        mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+};
 use tokio::sync::oneshot;
 
-use crate::{Batch, Committed, Key, Rev, Store, StoreError, Versioned};
+use crate::{Batch, Committed, Key, Rev, Snapshot, Store, StoreError, Versioned};
 
 const DATA: TableDefinition<&[u8], &[u8]> = TableDefinition::new("data");
 /// Format of the file; a newer one is refused.
@@ -25,9 +29,24 @@ const QUEUE: usize = 1024;
 /// Batches that share one sync at most.
 const GROUP: usize = 256;
 
+/// How long a snapshot that nobody reads is kept: it keeps the file from reusing pages.
+const SNAPSHOT_LIFE: Duration = Duration::from_secs(60);
+
 struct Waiting {
-    batch: Batch,
+    work: Work,
     reply: oneshot::Sender<Result<Committed, StoreError>>,
+}
+
+enum Work {
+    Commit(Batch),
+    Restore(Vec<(Key, Versioned)>),
+}
+
+/// Open snapshots with the time of their last use.
+#[derive(Default)]
+struct Snapshots {
+    last: u64,
+    open: HashMap<u64, (Arc<ReadTransaction>, Instant)>,
 }
 
 /// A universe's store in one file, for one process.
@@ -35,6 +54,7 @@ pub struct RedbStore {
     database: Arc<Database>,
     queue: Mutex<Option<SyncSender<Waiting>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    snapshots: Mutex<Snapshots>,
 }
 
 fn damaged(error: impl std::fmt::Display) -> StoreError {
@@ -60,7 +80,12 @@ impl RedbStore {
             move || write_all(&database, &waiting)
         });
         let writer = writer.map_err(|e| StoreError::Unavailable(e.to_string()))?;
-        Ok(Self { database, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
+        Ok(Self {
+            database,
+            queue: Mutex::new(Some(queue)),
+            writer: Mutex::new(Some(writer)),
+            snapshots: Mutex::default(),
+        })
     }
 
     fn stop(&self) {
@@ -71,14 +96,41 @@ impl RedbStore {
         }
     }
 
-    /// The data table of a snapshot; `None` before the first commit.
+    fn reading(&self, at: Option<Snapshot>) -> Result<Arc<ReadTransaction>, StoreError> {
+        let Some(at) = at else { return self.database.begin_read().map(Arc::new).map_err(damaged) };
+        let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshots.open.retain(|_, (_, used)| used.elapsed() < SNAPSHOT_LIFE);
+        let (transaction, used) = snapshots.open.get_mut(&at.0).ok_or(StoreError::SnapshotGone(at))?;
+        *used = Instant::now();
+        Ok(transaction.clone())
+    }
+
+    /// Hands work to the writer and waits for its outcome.
+    async fn write(&self, work: Work) -> Result<Committed, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || StoreError::Unavailable("the store is closed".to_owned());
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
+        match queue.try_send(Waiting { work, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(waiting)) => {
+                tokio::task::spawn_blocking(move || queue.send(waiting))
+                    .await
+                    .map_err(|e| StoreError::Unavailable(e.to_string()))?
+                    .map_err(|_| closed())?;
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(closed()),
+        }
+        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the store's writer stopped".to_owned())))
+    }
+
+    /// The data table as it is now or was at a snapshot; `empty` before the first commit.
     fn with_data<T>(
         &self,
+        at: Option<Snapshot>,
         read: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, StoreError>,
         empty: impl FnOnce() -> T,
     ) -> Result<T, StoreError> {
-        let transaction = self.database.begin_read().map_err(damaged)?;
-        match transaction.open_table(DATA) {
+        match self.reading(at)?.open_table(DATA) {
             Ok(table) => read(&table),
             Err(TableError::TableDoesNotExist(_)) => Ok(empty()),
             Err(error) => Err(damaged(error)),
@@ -102,10 +154,26 @@ impl Store for RedbStore {
             };
             keys.iter().map(get).collect()
         };
-        self.with_data(read, || vec![None; keys.len()])
+        self.with_data(None, read, || vec![None; keys.len()])
     }
 
-    async fn scan(&self, start: &Key, end: &Key, limit: usize) -> Result<Vec<(Key, Versioned)>, StoreError> {
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let transaction = self.reading(None)?;
+        let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshots.open.retain(|_, (_, used)| used.elapsed() < SNAPSHOT_LIFE);
+        snapshots.last += 1;
+        let number = snapshots.last;
+        snapshots.open.insert(number, (transaction, Instant::now()));
+        Ok(Snapshot(number))
+    }
+
+    async fn scan(
+        &self,
+        start: &Key,
+        end: &Key,
+        at: Option<Snapshot>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, StoreError> {
         let read = |table: &redb::ReadOnlyTable<&[u8], &[u8]>| {
             let rows = table.range(start.0.as_slice()..end.0.as_slice()).map_err(damaged)?;
             let pair = |row: Result<(redb::AccessGuard<&[u8]>, redb::AccessGuard<&[u8]>), redb::StorageError>| {
@@ -114,26 +182,16 @@ impl Store for RedbStore {
             };
             rows.take(limit).map(pair).collect()
         };
-        self.with_data(read, Vec::new)
+        self.with_data(at, read, Vec::new)
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
         batch.check_size()?;
-        let (reply, answer) = oneshot::channel();
-        let closed = || StoreError::Unavailable("the store is closed".to_owned());
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
-        let waiting = Waiting { batch, reply };
-        match queue.try_send(waiting) {
-            Ok(()) => {}
-            Err(std::sync::mpsc::TrySendError::Full(waiting)) => {
-                tokio::task::spawn_blocking(move || queue.send(waiting))
-                    .await
-                    .map_err(|e| StoreError::Unavailable(e.to_string()))?
-                    .map_err(|_| closed())?;
-            }
-            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => return Err(closed()),
-        }
-        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the store's writer stopped".to_owned())))
+        self.write(Work::Commit(batch)).await
+    }
+
+    async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError> {
+        self.write(Work::Restore(rows)).await.map(|_| ())
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -170,8 +228,8 @@ fn write_all(database: &Database, waiting: &Receiver<Waiting>) {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        let (batches, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.batch, w.reply)).unzip();
-        match write_group(database, &batches) {
+        let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.work, w.reply)).unzip();
+        match write_group(database, &works) {
             // A sender that has gone away does not mind.
             Ok(outcomes) => replies.into_iter().zip(outcomes).for_each(|(reply, outcome)| {
                 let _ = reply.send(outcome);
@@ -187,12 +245,19 @@ fn write_all(database: &Database, waiting: &Receiver<Waiting>) {
     }
 }
 
-fn write_group(database: &Database, batches: &[Batch]) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+fn write_group(database: &Database, works: &[Work]) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
     let mut transaction = database.begin_write().map_err(damaged)?;
     transaction.set_durability(Durability::Immediate).map_err(damaged)?;
     let outcomes = {
         let mut table = transaction.open_table(DATA).map_err(damaged)?;
-        batches.iter().map(|batch| apply(&mut table, batch)).collect::<Result<Vec<_>, _>>()?
+        let write = |work: &Work| match work {
+            Work::Commit(batch) => apply(&mut table, batch),
+            Work::Restore(rows) => {
+                rows.iter().try_for_each(|(key, row)| write(&mut table, key, row.rev, &row.bytes))?;
+                Ok(Ok(Committed::default()))
+            }
+        };
+        works.iter().map(write).collect::<Result<Vec<_>, _>>()?
     };
     transaction.commit().map_err(damaged)?;
     Ok(outcomes)
@@ -236,6 +301,11 @@ fn present(table: &Table<'_, &'static [u8], &'static [u8]>, key: &Key) -> Result
     }
 }
 
-fn write(table: &mut Table<'_, &'static [u8], &'static [u8]>, key: &Key, rev: Rev, bytes: &[u8]) -> Result<(), StoreError> {
+fn write(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    key: &Key,
+    rev: Rev,
+    bytes: &[u8],
+) -> Result<(), StoreError> {
     table.insert(key.0.as_slice(), Versioned::row(rev, bytes).as_slice()).map(|_| ()).map_err(damaged)
 }

@@ -49,6 +49,10 @@ pub struct Put {
 /// Largest batch, in bytes of its keys and values.
 pub const MAX_BATCH: usize = 8 << 20;
 
+/// A moment of the store that scans can read at. It is kept for as long as it is used, and some 60 s more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot(pub u64);
+
 /// One conditional transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -99,6 +103,9 @@ pub enum StoreError {
     /// The data on disk is not ours, damaged, or of a newer version.
     #[error("store damaged: {0}")]
     Damaged(String),
+    /// The snapshot is of another store or process, or was not used for too long: take a new one.
+    #[error("snapshot {} is gone", .0.0)]
+    SnapshotGone(Snapshot),
 }
 
 /// A store engine.
@@ -107,12 +114,24 @@ pub trait Store: Send + Sync + 'static {
     /// Values of `keys`, in their order, from one snapshot.
     async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError>;
 
-    /// Up to `limit` pairs with `start <= key < end`, in key order.
-    async fn scan(&self, start: &Key, end: &Key, limit: usize) -> Result<Vec<(Key, Versioned)>, StoreError>;
+    /// The present moment, for scans that must fit together.
+    async fn snapshot(&self) -> Result<Snapshot, StoreError>;
+
+    /// Up to `limit` pairs with `start <= key < end`, in key order, as they are now or were `at` a snapshot.
+    async fn scan(
+        &self,
+        start: &Key,
+        end: &Key,
+        at: Option<Snapshot>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, StoreError>;
 
     /// Applies `batch` if everything it expects holds. Returns once it is durable. An engine settles an outcome that
     /// it does not know by looking for the marker, for a bounded time, before it answers [`StoreError::Unknown`].
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError>;
+
+    /// Writes rows with the revisions that they had, as an image has them: for a universe that nobody uses yet.
+    async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError>;
 
     /// Finishes what was accepted and closes.
     async fn close(&self) -> Result<(), StoreError>;

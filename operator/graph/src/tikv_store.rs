@@ -15,11 +15,12 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use async_trait::async_trait;
 use tikv_client::{
-    CheckLevel, Transaction, TransactionClient, TransactionOptions, transaction::HeartbeatOption,
+    CheckLevel, KvPair, Timestamp, TimestampExt, Transaction, TransactionClient, TransactionOptions,
+    transaction::HeartbeatOption,
 };
 use tokio::time::{Instant, timeout};
 
-use crate::{Batch, Committed, Key, Store, StoreError, Versioned};
+use crate::{Batch, Committed, Key, Snapshot, Store, StoreError, Versioned};
 
 /// Longest wait for one answer of PD or TiKV. The client itself retries for about 1.5 s.
 const CALL: Duration = Duration::from_secs(5);
@@ -55,10 +56,7 @@ impl TikvStore {
     }
 
     async fn begin(&self) -> Result<Transaction, Failure> {
-        let options = TransactionOptions::new_optimistic()
-            .drop_check(CheckLevel::None)
-            .heartbeat_option(HeartbeatOption::NoHeartbeat);
-        call("begin", self.client.begin_with_options(options)).await
+        call("begin", self.client.begin_with_options(options())).await
     }
 
     /// Repeats a read on a new snapshot while others' locks are in the way.
@@ -176,13 +174,31 @@ impl Store for TikvStore {
         keys.iter().map(|key| found.get(key).map(|row| Versioned::of_row(row)).transpose()).collect()
     }
 
-    async fn scan(&self, start: &Key, end: &Key, limit: usize) -> Result<Vec<(Key, Versioned)>, StoreError> {
+    /// A timestamp of PD, so that any worker can read at it.
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let now = self.reading(|| call("timestamp", self.client.current_timestamp())).await?;
+        Ok(Snapshot(now.version()))
+    }
+
+    async fn scan(
+        &self,
+        start: &Key,
+        end: &Key,
+        at: Option<Snapshot>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, StoreError> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let pairs = self
             .reading(|| async {
-                let mut transaction = self.begin().await?;
-                let pairs = call("scan", transaction.scan(start.0.clone()..end.0.clone(), limit)).await?;
-                Ok(pairs.map(|pair| (Vec::from(pair.0), pair.1)).collect::<Vec<_>>())
+                let range = start.0.clone()..end.0.clone();
+                let pairs: Vec<KvPair> = match at {
+                    None => call("scan", self.begin().await?.scan(range, limit)).await?.collect(),
+                    Some(at) => {
+                        let mut snapshot = self.client.snapshot(Timestamp::from_version(at.0), options());
+                        call("scan", snapshot.scan(range, limit)).await?.collect()
+                    }
+                };
+                Ok(pairs.into_iter().map(|pair| (Vec::from(pair.0), pair.1)).collect::<Vec<_>>())
             })
             .await?;
         pairs.into_iter().map(|(key, row)| Ok((Key(key), Versioned::of_row(&row)?))).collect()
@@ -204,9 +220,25 @@ impl Store for TikvStore {
         }
     }
 
+    async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError> {
+        let unavailable = |failure| match failure {
+            Failure::Conflict | Failure::Locked => StoreError::Unavailable("somebody else writes there".to_owned()),
+            Failure::Other(reason) => StoreError::Unavailable(reason),
+        };
+        let mut transaction = self.begin().await.map_err(unavailable)?;
+        for (key, row) in rows {
+            write(transaction.put(key.0, Versioned::row(row.rev, &row.bytes)).await).map_err(unavailable)?;
+        }
+        call("commit", transaction.commit()).await.map(|_| ()).map_err(unavailable)
+    }
+
     async fn close(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+fn options() -> TransactionOptions {
+    TransactionOptions::new_optimistic().drop_check(CheckLevel::None).heartbeat_option(HeartbeatOption::NoHeartbeat)
 }
 
 /// The rows that are there, in one request.

@@ -90,7 +90,7 @@ pub(crate) async fn open_jobs(universe: &Universe) -> Result<Vec<ObjectId>, Univ
     for shard in 0..=u8::MAX {
         let (mut start, end) = universe.keys().job_range(shard);
         loop {
-            let rows = universe.store().scan(&start, &end, PAGE).await.map_err(UniverseError::Store)?;
+            let rows = universe.store().scan(&start, &end, None, PAGE).await.map_err(UniverseError::Store)?;
             for (_, row) in &rows {
                 let job = parse(&row.bytes)?;
                 open.extend(job.is_open().then_some(job.id));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use batos_graph::{Batch, Expect, Key, MAX_BATCH, Put, Rev, Store, StoreError};
+use batos_graph::{Batch, Expect, Key, MAX_BATCH, Put, Rev, Store, StoreError, Versioned};
 
 pub type Engine = Arc<dyn Store>;
 
@@ -29,6 +29,8 @@ macro_rules! conformance {
             a_batch_is_seen_wholly_or_not_at_all
             large_values_fit_and_larger_batches_are_refused
             random_batches_behave_as_a_map
+            a_snapshot_stays_as_it_was
+            restored_rows_keep_their_revisions
         }
     };
 }
@@ -135,13 +137,13 @@ pub async fn a_scan_is_ordered_and_bounded(store: Engine, space: Space) {
     let (start, end) = (keys[3].clone(), keys[30].clone());
     let scan = |limit| {
         let (store, start, end) = (store.clone(), start.clone(), end.clone());
-        async move { store.scan(&start, &end, limit).await.unwrap() }
+        async move { store.scan(&start, &end, None, limit).await.unwrap() }
     };
     let all: Vec<Key> = scan(1000).await.into_iter().map(|(key, _)| key).collect();
     assert_eq!(all, keys[3..30], "start is in, end is out");
     let some: Vec<Key> = scan(5).await.into_iter().map(|(key, _)| key).collect();
     assert_eq!(some, keys[3..8]);
-    let nothing = store.scan(&space.key("t"), &space.key("u"), 10).await.unwrap();
+    let nothing = store.scan(&space.key("t"), &space.key("u"), None, 10).await.unwrap();
     assert_eq!(nothing, []);
 }
 
@@ -228,6 +230,34 @@ pub async fn large_values_fit_and_larger_batches_are_refused(store: Engine, spac
     assert_eq!(read(&store, &a).await.map(|(rev, _)| rev), Some(1));
 }
 
+pub async fn a_snapshot_stays_as_it_was(store: Engine, space: Space) {
+    let (a, b, c) = (space.key("a"), space.key("b"), space.key("c"));
+    store.commit(Batch { put: vec![put(&a, "1"), put(&b, "1")], ..space.batch() }).await.unwrap();
+    let at = store.snapshot().await.unwrap();
+    store
+        .commit(Batch { put: vec![put(&a, "2"), put(&c, "2")], delete: vec![b.clone()], ..space.batch() })
+        .await
+        .unwrap();
+    let values = |at| {
+        let (store, start, end) = (store.clone(), space.key("a"), space.key("d"));
+        async move {
+            let rows = store.scan(&start, &end, at, 10).await.unwrap();
+            rows.into_iter().map(|(_, row)| (row.rev, row.bytes)).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(values(Some(at)).await, [(1, b"1".to_vec()), (1, b"1".to_vec())]);
+    assert_eq!(values(None).await, [(2, b"2".to_vec()), (1, b"2".to_vec())]);
+}
+
+pub async fn restored_rows_keep_their_revisions(store: Engine, space: Space) {
+    let a = space.key("a");
+    let row = Versioned { rev: 41, bytes: b"old".to_vec() };
+    store.restore(vec![(a.clone(), row)]).await.unwrap();
+    assert_eq!(read(&store, &a).await, Some((41, b"old".to_vec())));
+    let batch = Batch { expect: vec![expect(&a, Some(41))], put: vec![put(&a, "new")], ..space.batch() };
+    assert_eq!(store.commit(batch).await.unwrap().revs, [42]);
+}
+
 pub async fn random_batches_behave_as_a_map(store: Engine, space: Space) {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).unwrap();
@@ -269,7 +299,7 @@ pub async fn random_batches_behave_as_a_map(store: Engine, space: Space) {
                 model.remove(key);
             });
         }
-        let rows = store.scan(&keys[0], &space.key([255]), 1000).await.unwrap();
+        let rows = store.scan(&keys[0], &space.key([255]), None, 1000).await.unwrap();
         let rows = rows.into_iter().filter(|(key, _)| keys.contains(key)).map(|(key, row)| (key, (row.rev, row.bytes)));
         assert_eq!(rows.collect::<BTreeMap<_, _>>(), model, "seed {seed:?} step {step}");
     }

@@ -112,6 +112,11 @@ impl Universe {
                 batch.put.push(Put { key: keys.name(name), bytes: write.id.0.to_vec() });
             }
             batch.put.push(Put { key: keys.head(write.id), bytes: write.record.encode().map_err(record)? });
+            // The image itself is no news.
+            if write.record.is_kernel && prev == 0 {
+                written.push((write.id, 1, Arc::new(write.record)));
+                continue;
+            }
             let event = render::event(write.id, prev + 1, prev, &write.record, &write.changed);
             let token = render::subject_token(write.id, &write.record);
             batch.put.push(self.event_row(write.id, prev + 1, token, "state", &event)?);

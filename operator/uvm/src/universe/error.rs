@@ -19,6 +19,8 @@ pub enum UniverseError {
     #[error("slot {slot:?}: {error}")]
     Syntax { slot: String, error: VmError },
     #[error("{0}")]
+    Forbidden(String),
+    #[error("{0}")]
     Turn(#[from] VmError),
     #[error(transparent)]
     Store(StoreError),
@@ -35,6 +37,7 @@ impl UniverseError {
             Self::IdReused(_) => ErrorKind::IdReused,
             Self::Contended { .. } => ErrorKind::Conflict,
             Self::Stale { .. } => ErrorKind::Stale,
+            Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::BadSlot { .. } => ErrorKind::BadRequest,
             Self::Syntax { .. } => ErrorKind::SyntaxError,
             Self::Turn(error) => error.kind,

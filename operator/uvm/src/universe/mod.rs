@@ -1,6 +1,7 @@
 //! A universe on one worker: turns run on cached records and are validated against the store at every exit.
 
 mod apply;
+mod authority;
 mod commit;
 mod error;
 mod outbox;
@@ -14,6 +15,7 @@ use batos_graph::{KeySpace, ObjectId, Store};
 use tokio::sync::{Mutex, Notify};
 
 pub use apply::TRAITS_PREFIX;
+pub use authority::Authority;
 pub use commit::Changes;
 pub use error::UniverseError;
 pub use outbox::OutboxEvent;

@@ -53,7 +53,7 @@ impl Universe {
     /// Waiting events of one shard, in order per object, with the keys to trim once they are published.
     pub async fn outbox(&self, shard: u8) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
         let (start, end) = self.inner.keys.outbox_range(shard);
-        let rows = self.inner.store.scan(&start, &end, PAGE).await.map_err(UniverseError::Store)?;
+        let rows = self.inner.store.scan(&start, &end, None, PAGE).await.map_err(UniverseError::Store)?;
         rows.into_iter()
             .map(|(key, row)| {
                 batos_covenant::decode(&row.bytes)

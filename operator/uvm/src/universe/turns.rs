@@ -8,7 +8,7 @@ use batos_covenant::{
 use batos_graph::{Key, ObjectId, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::{Universe, UniverseError, View, commit::Changes, render};
+use super::{Authority, Universe, UniverseError, View, commit::Changes, render};
 use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
 
 /// How often a turn runs again on fresh objects before its sender hears of the conflict.
@@ -18,6 +18,7 @@ const ATTEMPTS: u32 = 24;
 #[derive(Debug, Clone)]
 pub struct Message {
     pub object: ObjectId,
+    pub authority: Authority,
     pub sender: String,
     /// Scoped by sender. Without one, a repeat is another message.
     pub id: Option<String>,
@@ -33,6 +34,11 @@ pub enum Work {
     /// `made` tells the sender of the method that had to be made for this message.
     Send {
         send: SendCommand,
+        made: Option<Made>,
+    },
+    /// Statements, with self = the object.
+    Eval {
+        source: String,
         made: Option<Made>,
     },
     CreateMethod {
@@ -141,27 +147,41 @@ impl Universe {
 
     async fn attempt(&self, message: &Message) -> Result<Attempt, UniverseError> {
         match &message.work {
-            Work::Send { send, made } => self.attempt_send(message, send, made.clone()).await,
+            Work::Send { send, made } => {
+                let call = Call {
+                    receiver: message.object,
+                    selector: send.selector.clone(),
+                    arguments: send.arguments.clone(),
+                };
+                let turn = Turn::new(&call, Limits::default(), self.seed(message)?)?;
+                self.attempt_turn(message, turn, made.clone()).await
+            }
+            Work::Eval { source, made } => {
+                let turn = Turn::eval(message.object, source, Limits::default(), self.seed(message)?)?;
+                self.attempt_turn(message, turn, made.clone()).await
+            }
             Work::CreateMethod { name, source } => self.attempt_create_method(message.object, name, source).await,
             Work::Apply { name, apply } => self.attempt_apply(name, apply).await,
         }
     }
 
-    async fn attempt_send(
-        &self,
-        message: &Message,
-        send: &SendCommand,
-        made: Option<Made>,
-    ) -> Result<Attempt, UniverseError> {
+    /// What decides time, randomness and new ids: the same for a repeat under the same id.
+    fn seed(&self, message: &Message) -> Result<[u8; 32], UniverseError> {
         let mut seed = blake3::Hasher::new();
         seed.update(self.inner.name.as_bytes()).update(&message.object.0).update(&message.digest);
         match &message.id {
             Some(id) => seed.update(message.sender.as_bytes()).update(&[0]).update(id.as_bytes()),
             None => seed.update(&self.random()?),
         };
-        let call =
-            Call { receiver: message.object, selector: send.selector.clone(), arguments: send.arguments.clone() };
-        let mut turn = Turn::new(&call, Limits::default(), *seed.finalize().as_bytes())?;
+        Ok(*seed.finalize().as_bytes())
+    }
+
+    async fn attempt_turn(
+        &self,
+        message: &Message,
+        mut turn: Turn,
+        made: Option<Made>,
+    ) -> Result<Attempt, UniverseError> {
         let exit = View::new(self).run(&mut turn).await?;
         let mut changes = Changes::reading(turn.reads());
         let outcome = match exit {
@@ -174,6 +194,13 @@ impl Universe {
         };
         let reply = match outcome {
             Ok(effects) => {
+                for write in &effects.writes {
+                    let old = View::new(self).object(write.id).await?.filter(|(rev, _)| Some(*rev) == write.prev_rev);
+                    let old = old.as_ref().map(|(_, record)| record.as_ref());
+                    if let Err(refused) = message.authority.check(message.object, write, old) {
+                        return Ok(Attempt::Commit(changes, Reply::Error { error: refused.to_reply() }));
+                    }
+                }
                 changes.writes = effects.writes;
                 let rev = changes.rev_after(message.object);
                 Reply::Ok(OkReply { value: effects.answer, rev, made })

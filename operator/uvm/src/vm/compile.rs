@@ -112,7 +112,7 @@ impl Compiler<'_> {
             self.temporary()?;
         }
         let answer = self.temporary()?;
-        self.in_scope(code, 1, |compiler| compiler.body(code, Some(answer)))?;
+        self.in_scope(code, 1, false, |compiler| compiler.body(code, Some(answer)))?;
         // Methods and blocks answer their last statement, empty ones nil. After a block's `^` the end is reached too,
         // when the method has ended and a handler resumes.
         self.emit(code.at, Op::Return { from: answer })?;
@@ -128,6 +128,7 @@ impl Compiler<'_> {
         &mut self,
         code: &syntax::Code,
         first: Reg,
+        is_inlined: bool,
         compile: impl FnOnce(&mut Self) -> Compiled,
     ) -> Compiled {
         let names = [code.arguments.as_slice(), &code.locals].concat();
@@ -161,8 +162,10 @@ impl Compiler<'_> {
                 (false, Some(register)) => Place::Register(register),
                 (false, None) => {
                     let register = self.temporary()?;
-                    // Loops come back here.
-                    self.constant(code.at, Value::NIL, register)?;
+                    // Activations begin with nil everywhere, but loops come back here.
+                    if is_inlined {
+                        self.constant(code.at, Value::NIL, register)?;
+                    }
                     Place::Register(register)
                 }
             };
@@ -347,6 +350,12 @@ impl Compiler<'_> {
             {
                 self.inlined(expr.at, receiver, selector, arguments, None)
             }
+            ExprKind::Send { receiver, selector, arguments }
+                if let [argument] = arguments.as_slice()
+                    && !selector.starts_with('_') =>
+            {
+                self.one_argument(expr.at, receiver, selector, argument, None)
+            }
             _ => self.with_temporaries(|compiler| {
                 let to = compiler.temporary()?;
                 compiler.into(expr, to)
@@ -490,16 +499,11 @@ impl Compiler<'_> {
         let Some((_, place)) = self.variable(name) else {
             // A slot: `x := e` sends `x: e` to self and, unlike the send, answers e.
             return self.with_temporaries(|compiler| {
-                let kept = compiler.temporary()?;
-                compiler.into(value, kept)?;
-                let window = compiler.temporary()?;
-                let argument = compiler.temporary()?;
-                compiler.emit(at, Op::Move { to: window, from: 0 })?;
-                compiler.emit(at, Op::Move { to: argument, from: kept })?;
+                let with = compiler.operand(value)?;
                 let selector = compiler.symbols.intern(&format!("{name}:"));
                 let site = compiler.site(selector, 1, Route::Implicit, 0)?;
-                compiler.emit(at, Op::Send { to: window, at: window, site })?;
-                to.map_or(Ok(()), |to| compiler.emit(at, Op::Move { to, from: kept }))
+                compiler.emit(at, Op::Tell { of: 0, with, site })?;
+                to.map_or(Ok(()), |to| compiler.emit(at, Op::Move { to, from: with }))
             });
         };
         self.with_temporaries(|compiler| {
@@ -555,11 +559,55 @@ impl Compiler<'_> {
         })
     }
 
-    fn send(&mut self, at: Position, receiver: &Receiver, selector: &str, arguments: &[Expr], to: Reg) -> Compiled {
-        match receiver {
-            Receiver::Expr(receiver) if is_inlined(receiver, selector, arguments) => {
-                self.inlined(at, receiver, selector, arguments, Some(to))
+    fn get(&mut self, at: Position, of: Reg, selector: &str, route: Route, to: Reg) -> Compiled {
+        let selector = self.symbols.intern(selector);
+        let site = self.site(selector, 0, route, 0)?;
+        self.emit(at, Op::Get { to, of, site })
+    }
+
+    /// A message with one argument, without a window for it where that is possible.
+    fn one_argument(
+        &mut self,
+        at: Position,
+        receiver: &Receiver,
+        selector: &str,
+        argument: &Expr,
+        to: Option<Reg>,
+    ) -> Compiled {
+        self.with_temporaries(|compiler| {
+            let (of, route) = match receiver {
+                Receiver::Expr(receiver) => (compiler.left_operand(receiver, argument)?, Route::Normal),
+                Receiver::ImplicitSelf => (0, Route::Implicit),
+                Receiver::Resend => (0, Route::Resend),
+                Receiver::DirectedResend(parent) => (0, Route::Directed(compiler.symbols.intern(parent))),
+            };
+            let with = compiler.operand(argument)?;
+            let selector = compiler.symbols.intern(selector);
+            let site = compiler.site(selector, 1, route, 0)?;
+            let Some(to) = to else { return compiler.emit(at, Op::Tell { of, with, site }) };
+            match (u8::try_from(to), u8::try_from(of), u8::try_from(with)) {
+                (Ok(to), Ok(of), Ok(with)) => compiler.emit(at, Op::Ask { to, of, with, site }),
+                _ => {
+                    let (window, second) = (compiler.temporary()?, compiler.temporary()?);
+                    compiler.emit(at, Op::Move { to: window, from: of })?;
+                    compiler.emit(at, Op::Move { to: second, from: with })?;
+                    compiler.emit(at, Op::Send { to, at: window, site })
+                }
             }
+        })
+    }
+
+    fn send(&mut self, at: Position, receiver: &Receiver, selector: &str, arguments: &[Expr], to: Reg) -> Compiled {
+        let is_inlined = matches!(receiver, Receiver::Expr(receiver) if is_inlined(receiver, selector, arguments));
+        if let [argument] = arguments
+            && !is_inlined
+            && !selector.starts_with('_')
+            && (operator(selector).is_none() || !matches!(receiver, Receiver::Expr(_)))
+        {
+            return self.one_argument(at, receiver, selector, argument, Some(to));
+        }
+        match receiver {
+            Receiver::Expr(receiver) if is_inlined => self.inlined(at, receiver, selector, arguments, Some(to)),
             Receiver::Expr(receiver) => {
                 if let [argument] = arguments
                     && let Some(op) = operator(selector)
@@ -573,6 +621,12 @@ impl Compiler<'_> {
                     return self.with_temporaries(|compiler| {
                         let a = compiler.operand(receiver)?;
                         compiler.emit(at, Op::Not { to, a })
+                    });
+                }
+                if arguments.is_empty() && !selector.starts_with('_') {
+                    return self.with_temporaries(|compiler| {
+                        let of = compiler.operand(receiver)?;
+                        compiler.get(at, of, selector, Route::Normal, to)
                     });
                 }
                 self.with_temporaries(|compiler| {
@@ -618,6 +672,9 @@ impl Compiler<'_> {
         route: Route,
         to: Reg,
     ) -> Compiled {
+        if arguments.is_empty() && !selector.starts_with('_') {
+            return self.get(at, receiver, selector, route, to);
+        }
         self.with_temporaries(|compiler| {
             let window = compiler.temporary()?;
             compiler.emit(at, Op::Move { to: window, from: receiver })?;
@@ -692,6 +749,12 @@ fn is_simple(value: &Expr) -> bool {
 
 /// What a method is that only passes self and its arguments on to a primitive.
 fn shortcut(code: &Code) -> Shortcut {
+    if let [Op::Constant { to, index }, Op::Return { from }] = code.ops.as_slice()
+        && to == from
+        && !code.is_block
+    {
+        return Shortcut::Constant(*index);
+    }
     let [moves @ .., Op::Primitive { at, site, .. }, Op::Return { .. }] = code.ops.as_slice() else {
         return Shortcut::None;
     };

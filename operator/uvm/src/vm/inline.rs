@@ -51,7 +51,7 @@ impl Compiler<'_> {
 
     /// The body of a literal block without arguments, in the scope around it.
     fn in_place(&mut self, code: &Code, to: Option<Reg>) -> Compiled {
-        self.in_scope(code, 0, |compiler| compiler.body(code, to))
+        self.in_scope(code, 0, true, |compiler| compiler.body(code, to))
     }
 
     /// Jumps that are taken when `condition` is not `wanted`.
@@ -185,7 +185,7 @@ impl Compiler<'_> {
                 None => Ok(()),
             };
             match some {
-                Some(some) => compiler.in_scope(some, value, |compiler| compiler.body(some, to))?,
+                Some(some) => compiler.in_scope(some, value, true, |compiler| compiler.body(some, to))?,
                 None => keep(compiler)?,
             }
             let end = compiler.jump(at, Op::Jump { target: 0 })?;
@@ -273,7 +273,7 @@ impl Compiler<'_> {
             let leave = compiler.here()? as usize - 1;
             compiler.emit(at, Op::Move { to: variable, from: count })?;
             let start = compiler.here()?;
-            compiler.in_scope(body, variable, |compiler| compiler.body(body, None))?;
+            compiler.in_scope(body, variable, true, |compiler| compiler.body(body, None))?;
             compiler.emit(at, Op::Count { at: count, body: start })?;
             let end = compiler.jump(at, Op::Jump { target: 0 })?;
             // What is no small integer counts by sends.

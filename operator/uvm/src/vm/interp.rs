@@ -10,7 +10,7 @@ use super::{
     error::{Stop, limit, raise},
     exceptions::{Ending, Mark},
     heap::{Body, Cell},
-    machine::{EMPTY_CACHE, Frame, Machine, Target, WAYS},
+    machine::{Call, EMPTY_CACHE, Frame, Machine, Target, WAYS},
     map::reserved,
     op::{CONSTANT, NONE, Op},
     symbols::known,
@@ -78,7 +78,8 @@ impl Machine {
             let linked = &self.codes[frame.code as usize];
             let code = &*linked.code;
             let (base, top) = (frame.base as usize, frame.base as usize + code.registers);
-            let regs = &mut self.stack[base..top];
+            // One more than the code has: for answers that nobody asks for.
+            let regs = &mut self.stack[base..=top];
             let ops = &code.ops[..];
             let heap = &mut self.heap;
             let mut ip = frame.ip as usize;
@@ -105,22 +106,22 @@ impl Machine {
             macro_rules! arithmetic {
                 ($to:expr, $a:expr, $b:expr, $selector:expr, $int:expr, $float:expr) => {{
                     let (left, right) = (regs[$a as usize], second!($b));
-                    if left.is_int() && right.is_int() {
+                    let result = if left.is_int() && right.is_int() {
                         let int: fn(i64, i64) -> Option<Value> = $int;
-                        if let Some(value) = int(left.int_part(), right.int_part()) {
+                        int(left.int_part(), right.int_part())
+                    } else if let (Some(left), Some(right)) = (left.as_number(), right.as_number()) {
+                        let float: fn(f64, f64) -> Option<f64> = $float;
+                        float(left, right).map(Value::float)
+                    } else {
+                        None
+                    };
+                    match result {
+                        Some(value) => {
                             regs[$to as usize] = value;
                             ip += 1;
-                            continue;
                         }
-                    } else if left.is_float() && right.is_float() {
-                        let float: fn(f64, f64) -> Option<f64> = $float;
-                        if let Some(value) = float(left.float_part(), right.float_part()) {
-                            regs[$to as usize] = Value::float(value);
-                            ip += 1;
-                            continue;
-                        }
+                        None => operator!($to, $a, $b, $selector),
                     }
-                    operator!($to, $a, $b, $selector)
                 }};
             }
             macro_rules! compare {
@@ -128,8 +129,8 @@ impl Machine {
                     let (left, right) = (regs[$a as usize], second!($b));
                     let holds = if left.is_int() && right.is_int() {
                         left.int_part() $op right.int_part()
-                    } else if left.is_float() && right.is_float() {
-                        left.float_part() $op right.float_part()
+                    } else if let (Some(left), Some(right)) = (left.as_number(), right.as_number()) {
+                        left $op right
                     } else {
                         operator!($to, $a, $b, $selector)
                     };
@@ -152,8 +153,8 @@ impl Machine {
                     let (left, right) = (regs[$a as usize], second!($b));
                     let holds = if left.is_int() && right.is_int() {
                         left.int_part() $op right.int_part()
-                    } else if left.is_float() && right.is_float() {
-                        left.float_part() $op right.float_part()
+                    } else if let (Some(left), Some(right)) = (left.as_number(), right.as_number()) {
+                        left $op right
                     } else {
                         operator!($to, $a, $b, $selector)
                     };
@@ -178,383 +179,420 @@ impl Machine {
                 }};
             }
 
-            loop {
-                match ops[ip] {
-                    Op::Move { to, from } => {
-                        regs[to as usize] = regs[from as usize];
-                        ip += 1;
-                    }
-                    Op::Constant { to, index } => {
-                        regs[to as usize] = code.constants[index as usize];
-                        ip += 1;
-                    }
-                    Op::Send { to, at, site } => {
-                        safe_point!();
-                        let receiver = regs[at as usize];
-                        let handle = receiver.as_object().unwrap_or(Handle(0));
-                        let map = match heap.map_of(receiver) {
-                            Ok(map) => map,
-                            Err(_) => full!(self.send_at(to, at, site)),
-                        };
-                        let cache = linked.caches as usize + site as usize * WAYS;
-                        let ways = &self.caches[cache..cache + WAYS];
-                        let target = if ways[0].map == map {
-                            ways[0].target
-                        } else if ways[1].map == map {
-                            ways[1].target
-                        } else {
-                            full!(self.send_at(to, at, site))
-                        };
-                        let window = base + at as usize;
-                        match target {
-                            Target::Field { place } => {
-                                pay!();
-                                regs[to as usize] = heap.word(handle, place as usize);
-                                ip += 1;
-                            }
-                            Target::SetField { place } => match &mut heap.cells[handle.0 as usize] {
-                                Cell::Here(object) if !object.is_kernel => {
-                                    pay!();
-                                    object.dirty = true;
-                                    heap.words[object.at as usize + place as usize] = regs[at as usize + 1];
-                                    regs[to as usize] = receiver;
-                                    ip += 1;
-                                }
-                                _ => full!(self.send_at(to, at, site)),
-                            },
-                            Target::Method { code: number, .. } | Target::OwnMethod { code: number } => {
-                                if is_deep {
-                                    full!(self.send_at(to, at, site));
-                                }
-                                if self.fuel <= self.pause {
-                                    frame.ip = ip as u32;
-                                    return Ok(false);
-                                }
-                                self.fuel -= 1;
-                                frame.ip = ip as u32;
-                                let holder = match target {
-                                    Target::Method { holder, .. } => holder,
-                                    _ => handle,
-                                };
-                                let callee = &self.codes[number as usize].code;
-                                let (first, end) = (window + callee.arguments + 1, window + callee.registers);
-                                if end > self.stack.len() {
-                                    self.stack.resize(end * 2, Value::NIL);
-                                }
-                                self.stack[first..end].fill(Value::NIL);
-                                self.serial += 1;
-                                self.frames.push(Frame {
-                                    code: number,
-                                    ip: 0,
-                                    base: window as u32,
-                                    to: (base + to as usize) as u32,
-                                    holder: Some(holder),
-                                    serial: self.serial,
-                                    home: self.serial,
-                                    mark: Mark::None,
-                                });
-                                continue 'activation;
-                            }
-                            Target::Value => {
-                                let count = code.sites[site as usize].arguments as usize;
-                                let Cell::Here(object) = &heap.cells[handle.0 as usize] else {
-                                    full!(self.send_at(to, at, site))
-                                };
-                                let Body::Block { code: number, home } = object.body else {
-                                    full!(self.send_at(to, at, site))
-                                };
-                                let words = object.at as usize;
-                                let callee = &self.codes[number as usize].code;
-                                if callee.arguments != count || is_deep {
-                                    full!(self.send_at(to, at, site));
-                                }
-                                pay!();
-                                frame.ip = ip as u32;
-                                let (first, end) = (window + count + 1, window + callee.registers);
-                                if end > self.stack.len() {
-                                    self.stack.resize(end * 2, Value::NIL);
-                                }
-                                self.stack[first..end].fill(Value::NIL);
-                                self.stack[window] = heap.words[words];
-                                self.stack[first] = heap.words[words + 1];
-                                self.serial += 1;
-                                self.frames.push(Frame {
-                                    code: number,
-                                    ip: 0,
-                                    base: window as u32,
-                                    to: (base + to as usize) as u32,
-                                    holder: heap.words[words + 2].as_object(),
-                                    serial: self.serial,
-                                    home,
-                                    mark: Mark::None,
-                                });
-                                continue 'activation;
-                            }
-                            Target::ArrayAt => {
-                                let index = regs[at as usize + 1];
-                                if let Cell::Here(object) = &heap.cells[handle.0 as usize]
-                                    && let Body::Array(elements) = &object.body
-                                    && index.is_int()
-                                    && let Some(element) = elements.get(index.int_part().wrapping_sub(1) as usize)
-                                {
-                                    pay!();
-                                    regs[to as usize] = *element;
-                                    ip += 1;
-                                } else {
-                                    full!(self.send_at(to, at, site))
-                                }
-                            }
-                            Target::ArrayAtPut => {
-                                let (index, value) = (regs[at as usize + 1], regs[at as usize + 2]);
-                                if let Cell::Here(object) = &mut heap.cells[handle.0 as usize]
-                                    && let Body::Array(elements) = &mut object.body
-                                    && index.is_int()
-                                    && let Some(element) = elements.get_mut(index.int_part().wrapping_sub(1) as usize)
-                                {
-                                    pay!();
-                                    object.dirty = true;
-                                    *element = value;
-                                    regs[to as usize] = value;
-                                    ip += 1;
-                                } else {
-                                    full!(self.send_at(to, at, site))
-                                }
-                            }
-                            Target::ArraySize => {
-                                if let Cell::Here(object) = &heap.cells[handle.0 as usize]
-                                    && let Body::Array(elements) = &object.body
-                                {
-                                    pay!();
-                                    regs[to as usize] = Value::small(elements.len());
-                                    ip += 1;
-                                } else {
-                                    full!(self.send_at(to, at, site))
-                                }
-                            }
-                            Target::Remote { holder, place } => {
-                                pay!();
-                                regs[to as usize] = heap.word(holder, place as usize);
-                                ip += 1;
-                            }
-                            Target::Constant { value } => {
-                                pay!();
-                                regs[to as usize] = value;
-                                ip += 1;
-                            }
-                            Target::Primitive { .. } | Target::AddField { .. } => full!(self.send_at(to, at, site)),
-                        }
-                    }
-                    Op::Add { to, a, b } => {
-                        arithmetic!(to, a, b, known::ADD, |a, b| Value::int(a + b), |a, b| Some(a + b))
-                    }
-                    Op::Subtract { to, a, b } => {
-                        arithmetic!(to, a, b, known::SUBTRACT, |a, b| Value::int(a - b), |a, b| Some(a - b))
-                    }
-                    Op::Multiply { to, a, b } => {
-                        arithmetic!(to, a, b, known::MULTIPLY, |a, b| a.checked_mul(b).and_then(Value::int), |a, b| {
-                            Some(a * b)
-                        })
-                    }
-                    Op::Divide { to, a, b } => arithmetic!(
-                        to,
-                        a,
-                        b,
-                        known::DIVIDE,
-                        |a, b| if b != 0 && a % b == 0 { Value::int(a / b) } else { None },
-                        |a, b| (b != 0.0).then_some(a / b)
-                    ),
-                    Op::FloorDivide { to, a, b } => arithmetic!(
-                        to,
-                        a,
-                        b,
-                        known::FLOOR_DIVIDE,
-                        |a, b| if b > 0 { Value::int(a.div_euclid(b)) } else { None },
-                        |_, _| None
-                    ),
-                    Op::Modulo { to, a, b } => arithmetic!(
-                        to,
-                        a,
-                        b,
-                        known::MODULO,
-                        |a, b| if b > 0 { Value::int(a.rem_euclid(b)) } else { None },
-                        |_, _| None
-                    ),
-                    Op::Less { to, a, b } => compare!(to, a, b, known::LESS, <),
-                    Op::AtMost { to, a, b } => compare!(to, a, b, known::AT_MOST, <=),
-                    Op::Greater { to, a, b } => compare!(to, a, b, known::GREATER, >),
-                    Op::AtLeast { to, a, b } => compare!(to, a, b, known::AT_LEAST, >=),
-                    Op::Equal { to, a, b } => compare!(to, a, b, known::EQUAL, ==),
-                    Op::NotEqual { to, a, b } => compare!(to, a, b, known::NOT_EQUAL, !=),
-                    Op::LessJump { to, a, b } => compare_jump!(to, a, b, known::LESS, <),
-                    Op::AtMostJump { to, a, b } => compare_jump!(to, a, b, known::AT_MOST, <=),
-                    Op::GreaterJump { to, a, b } => compare_jump!(to, a, b, known::GREATER, >),
-                    Op::AtLeastJump { to, a, b } => compare_jump!(to, a, b, known::AT_LEAST, >=),
-                    Op::EqualJump { to, a, b } => compare_jump!(to, a, b, known::EQUAL, ==),
-                    Op::Identical { to, a, b } => {
-                        let (left, right) = (regs[a as usize], second!(b));
-                        match heap.identical(left, right) {
-                            Some(same) => {
-                                regs[to as usize] = Value::bool(same);
-                                ip += 1;
-                            }
-                            None => operator!(to, a, b, known::IDENTICAL),
-                        }
-                    }
-                    Op::IdenticalJump { to, a, b } => {
-                        let (left, right) = (regs[a as usize], second!(b));
-                        match heap.identical(left, right) {
-                            Some(same) => jump_on!(same),
-                            None => operator!(to, a, b, known::IDENTICAL),
-                        }
-                    }
-                    Op::Not { to, a } => match regs[a as usize].kind() {
-                        Kind::Bool(b) => {
-                            regs[to as usize] = Value::bool(!b);
+            'op: loop {
+                let call = 'call: {
+                    match ops[ip] {
+                        Op::Move { to, from } => {
+                            regs[to as usize] = regs[from as usize];
                             ip += 1;
                         }
-                        _ => {
-                            let receiver = regs[a as usize];
-                            full!(self.operator(known::NOT, receiver, None, base + to as usize))
+                        Op::Constant { to, index } => {
+                            regs[to as usize] = code.constants[index as usize];
+                            ip += 1;
                         }
-                    },
-                    Op::Jump { target } => ip = target as usize,
-                    Op::Loop { target } => {
-                        pay!();
-                        ip = target as usize;
-                    }
-                    Op::JumpIfFalse { from, target } => match regs[from as usize] {
-                        Value::FALSE => ip = target as usize,
-                        Value::TRUE => ip += 1,
-                        value => full!(self.not_boolean(value)),
-                    },
-                    Op::JumpIfTrue { from, target } => match regs[from as usize] {
-                        Value::TRUE => ip = target as usize,
-                        Value::FALSE => ip += 1,
-                        value => full!(self.not_boolean(value)),
-                    },
-                    Op::JumpIfNil { from, target } => {
-                        ip = if regs[from as usize] == Value::NIL { target as usize } else { ip + 1 };
-                    }
-                    Op::JumpIfNotNil { from, target } => {
-                        ip = if regs[from as usize] == Value::NIL { ip + 1 } else { target as usize };
-                    }
-                    Op::Count { at, body } => {
-                        let at = at as usize;
-                        let (count, last, step) = (regs[at], regs[at + 1], regs[at + 2]);
-                        if count.is_int() && last.is_int() && step.is_int() {
-                            let (last, step) = (last.int_part(), step.int_part());
-                            let next = count.int_part() + step;
-                            if if step > 0 { next <= last } else { next >= last } {
-                                pay!();
-                                let value = Value::int(next).unwrap_or(Value::NIL);
-                                regs[at] = value;
-                                regs[at + 3] = value;
-                                ip = body as usize;
-                            } else {
+                        Op::Send { to, at, site } => {
+                            let window = at as usize;
+                            let count = code.sites[site as usize].arguments as usize;
+                            let with = if count > 0 { regs[window + 1] } else { Value::NIL };
+                            break 'call Call {
+                                receiver: regs[window],
+                                with,
+                                to: to as usize,
+                                site,
+                                window,
+                                above: 0,
+                                count,
+                            };
+                        }
+                        Op::Get { to, of, site } => {
+                            let (receiver, window) = (regs[of as usize], code.registers);
+                            break 'call Call {
+                                receiver,
+                                with: Value::NIL,
+                                to: to as usize,
+                                site,
+                                window,
+                                above: 1,
+                                count: 0,
+                            };
+                        }
+                        Op::Ask { to, of, with, site } => {
+                            let (receiver, with, window) = (regs[of as usize], regs[with as usize], code.registers);
+                            break 'call Call { receiver, with, to: to as usize, site, window, above: 2, count: 1 };
+                        }
+                        Op::Tell { of, with, site } => {
+                            let (receiver, with, window) = (regs[of as usize], regs[with as usize], code.registers);
+                            break 'call Call { receiver, with, to: window, site, window, above: 2, count: 1 };
+                        }
+                        Op::Add { to, a, b } => {
+                            arithmetic!(to, a, b, known::ADD, |a, b| Value::int(a + b), |a, b| Some(a + b))
+                        }
+                        Op::Subtract { to, a, b } => {
+                            arithmetic!(to, a, b, known::SUBTRACT, |a, b| Value::int(a - b), |a, b| Some(a - b))
+                        }
+                        Op::Multiply { to, a, b } => {
+                            arithmetic!(
+                                to,
+                                a,
+                                b,
+                                known::MULTIPLY,
+                                |a, b| a.checked_mul(b).and_then(Value::int),
+                                |a, b| { Some(a * b) }
+                            )
+                        }
+                        Op::Divide { to, a, b } => arithmetic!(
+                            to,
+                            a,
+                            b,
+                            known::DIVIDE,
+                            |a, b| if b != 0 && a % b == 0 { Value::int(a / b) } else { None },
+                            |a, b| (b != 0.0).then_some(a / b)
+                        ),
+                        Op::FloorDivide { to, a, b } => arithmetic!(
+                            to,
+                            a,
+                            b,
+                            known::FLOOR_DIVIDE,
+                            |a, b| if b > 0 { Value::int(a.div_euclid(b)) } else { None },
+                            |_, _| None
+                        ),
+                        Op::Modulo { to, a, b } => arithmetic!(
+                            to,
+                            a,
+                            b,
+                            known::MODULO,
+                            |a, b| if b > 0 { Value::int(a.rem_euclid(b)) } else { None },
+                            |_, _| None
+                        ),
+                        Op::Less { to, a, b } => compare!(to, a, b, known::LESS, <),
+                        Op::AtMost { to, a, b } => compare!(to, a, b, known::AT_MOST, <=),
+                        Op::Greater { to, a, b } => compare!(to, a, b, known::GREATER, >),
+                        Op::AtLeast { to, a, b } => compare!(to, a, b, known::AT_LEAST, >=),
+                        Op::Equal { to, a, b } => compare!(to, a, b, known::EQUAL, ==),
+                        Op::NotEqual { to, a, b } => compare!(to, a, b, known::NOT_EQUAL, !=),
+                        Op::LessJump { to, a, b } => compare_jump!(to, a, b, known::LESS, <),
+                        Op::AtMostJump { to, a, b } => compare_jump!(to, a, b, known::AT_MOST, <=),
+                        Op::GreaterJump { to, a, b } => compare_jump!(to, a, b, known::GREATER, >),
+                        Op::AtLeastJump { to, a, b } => compare_jump!(to, a, b, known::AT_LEAST, >=),
+                        Op::EqualJump { to, a, b } => compare_jump!(to, a, b, known::EQUAL, ==),
+                        Op::Identical { to, a, b } => {
+                            let (left, right) = (regs[a as usize], second!(b));
+                            match heap.identical(left, right) {
+                                Some(same) => {
+                                    regs[to as usize] = Value::bool(same);
+                                    ip += 1;
+                                }
+                                None => operator!(to, a, b, known::IDENTICAL),
+                            }
+                        }
+                        Op::IdenticalJump { to, a, b } => {
+                            let (left, right) = (regs[a as usize], second!(b));
+                            match heap.identical(left, right) {
+                                Some(same) => jump_on!(same),
+                                None => operator!(to, a, b, known::IDENTICAL),
+                            }
+                        }
+                        Op::Not { to, a } => match regs[a as usize].kind() {
+                            Kind::Bool(b) => {
+                                regs[to as usize] = Value::bool(!b);
                                 ip += 1;
                             }
-                        } else {
-                            ip += 2;
+                            _ => {
+                                let receiver = regs[a as usize];
+                                full!(self.operator(known::NOT, receiver, None, base + to as usize))
+                            }
+                        },
+                        Op::Jump { target } => ip = target as usize,
+                        Op::Loop { target } => {
+                            pay!();
+                            ip = target as usize;
+                        }
+                        Op::JumpIfFalse { from, target } => match regs[from as usize] {
+                            Value::FALSE => ip = target as usize,
+                            Value::TRUE => ip += 1,
+                            value => full!(self.not_boolean(value)),
+                        },
+                        Op::JumpIfTrue { from, target } => match regs[from as usize] {
+                            Value::TRUE => ip = target as usize,
+                            Value::FALSE => ip += 1,
+                            value => full!(self.not_boolean(value)),
+                        },
+                        Op::JumpIfNil { from, target } => {
+                            ip = if regs[from as usize] == Value::NIL { target as usize } else { ip + 1 };
+                        }
+                        Op::JumpIfNotNil { from, target } => {
+                            ip = if regs[from as usize] == Value::NIL { ip + 1 } else { target as usize };
+                        }
+                        Op::Count { at, body } => {
+                            let at = at as usize;
+                            let (count, last, step) = (regs[at], regs[at + 1], regs[at + 2]);
+                            if count.is_int() && last.is_int() && step.is_int() {
+                                let (last, step) = (last.int_part(), step.int_part());
+                                let next = count.int_part() + step;
+                                if if step > 0 { next <= last } else { next >= last } {
+                                    pay!();
+                                    let value = Value::int(next).unwrap_or(Value::NIL);
+                                    regs[at] = value;
+                                    regs[at + 3] = value;
+                                    ip = body as usize;
+                                } else {
+                                    ip += 1;
+                                }
+                            } else {
+                                ip += 2;
+                            }
+                        }
+                        Op::Captured { to, context, index } => {
+                            let context = regs[context as usize].as_object().unwrap_or(Handle(0));
+                            regs[to as usize] = heap.word(context, index as usize + 1);
+                            ip += 1;
+                        }
+                        Op::SetCaptured { context, index, from } => {
+                            let context = regs[context as usize].as_object().unwrap_or(Handle(0));
+                            heap.set_word(context, index as usize + 1, regs[from as usize]);
+                            ip += 1;
+                        }
+                        Op::Outer { to, from } => {
+                            let context = regs[from as usize].as_object().unwrap_or(Handle(0));
+                            regs[to as usize] = heap.word(context, 0);
+                            ip += 1;
+                        }
+                        Op::Context { to, outer, count } => {
+                            safe_point!();
+                            let outer = if outer == NONE { Value::NIL } else { regs[outer as usize] };
+                            let made = heap.context(outer, count as usize);
+                            match made {
+                                Ok(context) => regs[to as usize] = context,
+                                Err(stop) => full!(Err::<(), Stop>(stop)),
+                            }
+                            ip += 1;
+                        }
+                        Op::Block { to, index, context } => {
+                            safe_point!();
+                            let Some(number) = linked.blocks[index as usize] else {
+                                full!(self.link_block(index as usize))
+                            };
+                            let context = if context == NONE { Value::NIL } else { regs[context as usize] };
+                            let holder = frame.holder.map_or(Value::NIL, Value::object);
+                            let body = Body::Block { code: number, home: frame.home };
+                            match heap.allocate(reserved::BLOCK, body, &[regs[0], context, holder]) {
+                                Ok(block) => regs[to as usize] = Value::object(block),
+                                Err(stop) => full!(Err::<(), Stop>(stop)),
+                            }
+                            ip += 1;
+                        }
+                        Op::Str { to, index } => {
+                            safe_point!();
+                            match heap.text_of(code.texts[index as usize].clone()) {
+                                Ok(text) => regs[to as usize] = text,
+                                Err(stop) => full!(Err::<(), Stop>(stop)),
+                            }
+                            ip += 1;
+                        }
+                        Op::Return { from } => {
+                            let (value, to) = (regs[from as usize], frame.to as usize);
+                            self.frames.pop();
+                            self.stack[to] = value;
+                            if let Some(caller) = self.frames.last_mut() {
+                                caller.ip = caller.ip.wrapping_add(1);
+                            }
+                            continue 'activation;
+                        }
+                        Op::NonLocalReturn { from } => {
+                            let (value, home) = (regs[from as usize], frame.home);
+                            full!(self.unwind(home, Ending::Answer(value)))
+                        }
+                        Op::Primitive { to, at, site } => {
+                            safe_point!();
+                            full!(self.primitive_at(to, at, site))
+                        }
+                        Op::Array { to, first, count } => {
+                            safe_point!();
+                            let first = first as usize;
+                            match heap.array(regs[first..first + count as usize].to_vec()) {
+                                Ok(array) => regs[to as usize] = array,
+                                Err(stop) => full!(Err::<(), Stop>(stop)),
+                            }
+                            ip += 1;
+                        }
+                        Op::ArrayMore { array, first, count } => {
+                            let more = &regs[first as usize..first as usize + count as usize];
+                            if let Err(stop) = heap.charge(more.len() * 8) {
+                                full!(Err::<(), Stop>(stop));
+                            }
+                            let handle = regs[array as usize].as_object().unwrap_or(Handle(0));
+                            if let Cell::Here(object) = &mut heap.cells[handle.0 as usize]
+                                && let Body::Array(elements) = &mut object.body
+                            {
+                                elements.extend_from_slice(more);
+                            }
+                            ip += 1;
+                        }
+                        Op::Big { to, index } => {
+                            safe_point!();
+                            match heap.integer(code.texts[index as usize].parse().unwrap_or_default()) {
+                                Ok(number) => regs[to as usize] = number,
+                                Err(stop) => full!(Err::<(), Stop>(stop)),
+                            }
+                            ip += 1;
+                        }
+                        Op::Object { to, first, index } => {
+                            safe_point!();
+                            full!(self.make_object(to, first, index as usize))
                         }
                     }
-                    Op::Captured { to, context, index } => {
-                        let context = regs[context as usize].as_object().unwrap_or(Handle(0));
-                        regs[to as usize] = heap.word(context, index as usize + 1);
+                    continue 'op;
+                };
+                safe_point!();
+                let Call { receiver, with, to, site, window, above, count } = call;
+                let handle = receiver.as_object().unwrap_or(Handle(0));
+                let Ok(map) = heap.map_of(receiver) else { full!(self.send_call(&call)) };
+                let cache = linked.caches as usize + site as usize * WAYS;
+                let ways = &self.caches[cache..cache + WAYS];
+                let target = if ways[0].map == map {
+                    ways[0].target
+                } else if ways[1].map == map {
+                    ways[1].target
+                } else {
+                    full!(self.send_call(&call))
+                };
+                match target {
+                    Target::Field { place } => {
+                        pay!();
+                        regs[to] = heap.word(handle, place as usize);
                         ip += 1;
                     }
-                    Op::SetCaptured { context, index, from } => {
-                        let context = regs[context as usize].as_object().unwrap_or(Handle(0));
-                        heap.set_word(context, index as usize + 1, regs[from as usize]);
-                        ip += 1;
-                    }
-                    Op::Outer { to, from } => {
-                        let context = regs[from as usize].as_object().unwrap_or(Handle(0));
-                        regs[to as usize] = heap.word(context, 0);
-                        ip += 1;
-                    }
-                    Op::Context { to, outer, count } => {
-                        safe_point!();
-                        let outer = if outer == NONE { Value::NIL } else { regs[outer as usize] };
-                        let made = heap.context(outer, count as usize);
-                        match made {
-                            Ok(context) => regs[to as usize] = context,
-                            Err(stop) => full!(Err::<(), Stop>(stop)),
+                    Target::SetField { place } => match &mut heap.cells[handle.0 as usize] {
+                        Cell::Here(object) if !object.is_kernel => {
+                            pay!();
+                            object.dirty = true;
+                            heap.words[object.at as usize + place as usize] = with;
+                            regs[to] = receiver;
+                            ip += 1;
                         }
-                        ip += 1;
-                    }
-                    Op::Block { to, index, context } => {
-                        safe_point!();
-                        let Some(number) = linked.blocks[index as usize] else {
-                            full!(self.link_block(index as usize))
+                        _ => full!(self.send_call(&call)),
+                    },
+                    Target::Method { code: number, .. } | Target::OwnMethod { code: number } => {
+                        if is_deep {
+                            full!(self.send_call(&call));
+                        }
+                        pay!();
+                        frame.ip = ip as u32;
+                        let holder = match target {
+                            Target::Method { holder, .. } => holder,
+                            _ => handle,
                         };
-                        let context = if context == NONE { Value::NIL } else { regs[context as usize] };
-                        let holder = frame.holder.map_or(Value::NIL, Value::object);
-                        let body = Body::Block { code: number, home: frame.home };
-                        match heap.allocate(reserved::BLOCK, body, &[regs[0], context, holder]) {
-                            Ok(block) => regs[to as usize] = Value::object(block),
-                            Err(stop) => full!(Err::<(), Stop>(stop)),
+                        let callee = &self.codes[number as usize].code;
+                        let window = base + window;
+                        let (first, end) = (window + callee.arguments + 1, window + callee.registers + 1);
+                        if end > self.stack.len() {
+                            self.stack.resize(end * 2, Value::NIL);
                         }
-                        ip += 1;
-                    }
-                    Op::Str { to, index } => {
-                        safe_point!();
-                        match heap.text_of(code.texts[index as usize].clone()) {
-                            Ok(text) => regs[to as usize] = text,
-                            Err(stop) => full!(Err::<(), Stop>(stop)),
+                        self.stack[first..end].fill(Value::NIL);
+                        if above > 0 {
+                            self.stack[window] = receiver;
+                            if above > 1 {
+                                self.stack[window + 1] = with;
+                            }
                         }
-                        ip += 1;
-                    }
-                    Op::Return { from } => {
-                        let (value, to) = (regs[from as usize], frame.to as usize);
-                        self.frames.pop();
-                        self.stack[to] = value;
-                        if let Some(caller) = self.frames.last_mut() {
-                            caller.ip = caller.ip.wrapping_add(1);
-                        }
+                        self.serial += 1;
+                        self.frames.push(Frame {
+                            code: number,
+                            ip: 0,
+                            base: window as u32,
+                            to: (base + to) as u32,
+                            holder: Some(holder),
+                            serial: self.serial,
+                            home: self.serial,
+                            mark: Mark::None,
+                        });
                         continue 'activation;
                     }
-                    Op::NonLocalReturn { from } => {
-                        let (value, home) = (regs[from as usize], frame.home);
-                        full!(self.unwind(home, Ending::Answer(value)))
-                    }
-                    Op::Primitive { to, at, site } => {
-                        safe_point!();
-                        full!(self.primitive_at(to, at, site))
-                    }
-                    Op::Array { to, first, count } => {
-                        safe_point!();
-                        let first = first as usize;
-                        match heap.array(regs[first..first + count as usize].to_vec()) {
-                            Ok(array) => regs[to as usize] = array,
-                            Err(stop) => full!(Err::<(), Stop>(stop)),
+                    Target::Value => {
+                        let Cell::Here(object) = &heap.cells[handle.0 as usize] else { full!(self.send_call(&call)) };
+                        let Body::Block { code: number, home } = object.body else { full!(self.send_call(&call)) };
+                        let words = object.at as usize;
+                        let callee = &self.codes[number as usize].code;
+                        if callee.arguments != count || is_deep {
+                            full!(self.send_call(&call));
                         }
-                        ip += 1;
-                    }
-                    Op::ArrayMore { array, first, count } => {
-                        let more = &regs[first as usize..first as usize + count as usize];
-                        if let Err(stop) = heap.charge(more.len() * 8) {
-                            full!(Err::<(), Stop>(stop));
+                        pay!();
+                        frame.ip = ip as u32;
+                        let window = base + window;
+                        let (first, end) = (window + count + 1, window + callee.registers + 1);
+                        if end > self.stack.len() {
+                            self.stack.resize(end * 2, Value::NIL);
                         }
-                        let handle = regs[array as usize].as_object().unwrap_or(Handle(0));
+                        self.stack[first..end].fill(Value::NIL);
+                        self.stack[window] = heap.words[words];
+                        if above > 1 {
+                            self.stack[window + 1] = with;
+                        }
+                        self.stack[first] = heap.words[words + 1];
+                        self.serial += 1;
+                        self.frames.push(Frame {
+                            code: number,
+                            ip: 0,
+                            base: window as u32,
+                            to: (base + to) as u32,
+                            holder: heap.words[words + 2].as_object(),
+                            serial: self.serial,
+                            home,
+                            mark: Mark::None,
+                        });
+                        continue 'activation;
+                    }
+                    Target::ArrayAt => {
+                        if let Cell::Here(object) = &heap.cells[handle.0 as usize]
+                            && let Body::Array(elements) = &object.body
+                            && with.is_int()
+                            && let Some(element) = elements.get(with.int_part().wrapping_sub(1) as usize)
+                        {
+                            pay!();
+                            regs[to] = *element;
+                            ip += 1;
+                        } else {
+                            full!(self.send_call(&call))
+                        }
+                    }
+                    Target::ArrayAtPut => {
+                        let value = regs[window + 2];
                         if let Cell::Here(object) = &mut heap.cells[handle.0 as usize]
                             && let Body::Array(elements) = &mut object.body
+                            && with.is_int()
+                            && let Some(element) = elements.get_mut(with.int_part().wrapping_sub(1) as usize)
                         {
-                            elements.extend_from_slice(more);
+                            pay!();
+                            object.dirty = true;
+                            *element = value;
+                            regs[to] = value;
+                            ip += 1;
+                        } else {
+                            full!(self.send_call(&call))
                         }
+                    }
+                    Target::ArraySize => {
+                        if let Cell::Here(object) = &heap.cells[handle.0 as usize]
+                            && let Body::Array(elements) = &object.body
+                        {
+                            pay!();
+                            regs[to] = Value::small(elements.len());
+                            ip += 1;
+                        } else {
+                            full!(self.send_call(&call))
+                        }
+                    }
+                    Target::Remote { holder, place } => {
+                        pay!();
+                        regs[to] = heap.word(holder, place as usize);
                         ip += 1;
                     }
-                    Op::Big { to, index } => {
-                        safe_point!();
-                        match heap.integer(code.texts[index as usize].parse().unwrap_or_default()) {
-                            Ok(number) => regs[to as usize] = number,
-                            Err(stop) => full!(Err::<(), Stop>(stop)),
-                        }
+                    Target::Constant { value } => {
+                        pay!();
+                        regs[to] = value;
                         ip += 1;
                     }
-                    Op::Object { to, first, index } => {
-                        safe_point!();
-                        full!(self.make_object(to, first, index as usize))
-                    }
+                    Target::Primitive { .. } | Target::AddField { .. } => full!(self.reach(target, &call)),
                 }
             }
         }

@@ -73,6 +73,22 @@ pub(super) enum Target {
     },
 }
 
+/// A send that runs, taken apart.
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    pub receiver: Value,
+    /// The first argument.
+    pub with: Value,
+    /// Register of the answer.
+    pub to: usize,
+    pub site: u16,
+    /// Register where the callee's window begins.
+    pub window: usize,
+    /// How many of receiver and argument have to be placed there first.
+    pub above: u8,
+    pub count: usize,
+}
+
 /// An inline cache: what a site found last for receivers of a map.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cache {
@@ -181,7 +197,7 @@ impl Machine {
     pub fn begin_code(&mut self, code: Arc<Code>, me: Value, holder: Option<Handle>) {
         let registers = code.registers;
         let code = self.link(code);
-        self.stack.resize(registers.max(256), Value::NIL);
+        self.stack.resize((registers + 1).max(256), Value::NIL);
         if let Some(first) = self.stack.first_mut() {
             *first = me;
         }

@@ -86,6 +86,25 @@ pub(super) enum Op {
         at: Reg,
         site: u16,
     },
+    /// Sends without arguments to the receiver in `of`.
+    Get {
+        to: Reg,
+        of: Reg,
+        site: u16,
+    },
+    /// Sends with one argument; for activations of few registers.
+    Ask {
+        to: u8,
+        of: u8,
+        with: u8,
+        site: u16,
+    },
+    /// Sends with one argument; nobody asks for the answer.
+    Tell {
+        of: Reg,
+        with: Reg,
+        site: u16,
+    },
     Primitive {
         to: Reg,
         at: Reg,
@@ -271,6 +290,8 @@ pub(super) enum Shortcut {
     None,
     /// Calls a primitive on self and its arguments.
     Primitive(u16),
+    /// Answers the constant with this number.
+    Constant(u16),
 }
 
 /// A compiled method or block. Shared between turns: it holds no object.
@@ -311,6 +332,7 @@ impl Op {
             | Array { to, .. }
             | Object { to, .. }
             | Send { to, .. }
+            | Get { to, .. }
             | Primitive { to, .. }
             | Add { to, .. }
             | Subtract { to, .. }
@@ -332,6 +354,7 @@ impl Op {
             | AtLeastJump { to, .. }
             | EqualJump { to, .. }
             | IdenticalJump { to, .. } => Some(to),
+            Ask { to, .. } => Some(Reg::from(to)),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use super::{
     exceptions::Mark,
     heap::{Body, ObjectShape, Slot, SlotType},
     lookup::{Found, lookup, lookup_from},
-    machine::{Cache, Checkpoint, Frame, LOOKUPS, Machine, Target, WAYS},
+    machine::{Cache, Call, Checkpoint, Frame, LOOKUPS, Machine, Target, WAYS},
     map::{MapId, MapSlot},
     op::{Code, Op, Reg, Route, Shortcut, SlotPlan},
     primitives::{self, Flow},
@@ -57,7 +57,7 @@ impl Machine {
     /// Places receiver and arguments above the running activation's window.
     fn place_above(&mut self, receiver: Value, arguments: &[Value]) -> usize {
         let (_, at) = self.window();
-        self.reserve(at + 1 + arguments.len());
+        self.reserve(at + 2 + arguments.len());
         self.stack[at] = receiver;
         self.stack[at + 1..at + 1 + arguments.len()].copy_from_slice(arguments);
         at
@@ -76,14 +76,32 @@ impl Machine {
         self.send(at, usize::from(right.is_some()), selector, Route::Normal, to, None)
     }
 
-    pub(super) fn send_at(&mut self, to: Reg, at: Reg, site: u16) -> Result<(), Stop> {
-        self.check();
+    /// Where the call's receiver and arguments lie; places those that do not lie there yet.
+    fn place_call(&mut self, call: &Call) -> (usize, usize) {
         let (base, _) = self.window();
+        let at = base + call.window;
+        if call.above > 0 {
+            self.reserve(at + 2);
+            self.stack[at] = call.receiver;
+            self.stack[at + 1] = call.with;
+        }
+        (at, base + call.to)
+    }
+
+    pub(super) fn send_call(&mut self, call: &Call) -> Result<(), Stop> {
+        self.check();
+        let (at, to) = self.place_call(call);
         let Some(frame) = self.frames.last() else { return broken() };
         let linked = &self.codes[frame.code as usize];
-        let (plan, cache) = (linked.code.sites[site as usize], linked.caches as usize + site as usize * WAYS);
-        let count = plan.arguments as usize;
-        self.send(base + at as usize, count, plan.selector, plan.route, base + to as usize, Some(cache))
+        let (plan, cache) = (linked.code.sites[call.site as usize], linked.caches as usize + call.site as usize * WAYS);
+        self.send(at, call.count, plan.selector, plan.route, to, Some(cache))
+    }
+
+    /// A call whose target is known.
+    pub(super) fn reach(&mut self, target: Target, call: &Call) -> Result<(), Stop> {
+        self.check();
+        let (at, to) = self.place_call(call);
+        self.perform(target, at, call.count, to)
     }
 
     /// Sends to the receiver at `at` on the value stack with the `count` arguments behind it; the answer goes to `to`.
@@ -157,6 +175,7 @@ impl Machine {
                 }
                 match (code.shortcut, holder) {
                     (Shortcut::Primitive(number), _) => primitives::shortcut(number),
+                    (Shortcut::Constant(index), _) => Target::Constant { value: code.constants[index as usize] },
                     (Shortcut::None, Some(holder)) => Target::Method { code: number, holder },
                     (Shortcut::None, None) => Target::OwnMethod { code: number },
                 }
@@ -269,7 +288,7 @@ impl Machine {
             return limit(format!("more than {} nested activations", self.max_depth - 1));
         }
         let callee = &self.codes[code as usize].code;
-        let (first, end) = (at + callee.arguments + 1, at + callee.registers);
+        let (first, end) = (at + callee.arguments + 1, at + callee.registers + 1);
         self.reserve(end);
         self.stack[first..end].fill(Value::NIL);
         self.serial += 1;

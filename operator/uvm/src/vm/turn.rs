@@ -304,11 +304,6 @@ impl Harvest<'_> {
             Origin::New(_) => (None, Record::default()),
             Origin::Stored(stored) => (Some(stored.rev), (*stored.record).clone()),
         };
-        if old.is_kernel {
-            let name = old.name.clone().unwrap_or_else(|| id.to_string());
-            let text = format!("{name} belongs to the image: a message may not change it");
-            return Err(VmError::new(ErrorKind::Forbidden, text));
-        }
         let own = self.heap.slots(handle).map_err(|_| gone())?;
         let mut slots = Vec::with_capacity(own.len());
         for slot in &own {

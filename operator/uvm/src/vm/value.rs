@@ -109,6 +109,18 @@ impl Value {
         f64::from_bits(self.0)
     }
 
+    /// The number of a small integer or a float.
+    #[inline]
+    pub fn as_number(self) -> Option<f64> {
+        if self.is_float() {
+            Some(self.float_part())
+        } else if self.is_int() {
+            Some(self.int_part() as f64)
+        } else {
+            None
+        }
+    }
+
     #[inline]
     pub fn as_int(self) -> Option<i64> {
         self.is_int().then(|| self.int_part())

@@ -1,0 +1,56 @@
+# The pods' bridge, NATS and TiKV. Where there is a bridge, both listen on its address: it is the same one for this
+# machine and for pods, and nobody outside reaches it.
+
+BRIDGE=batos-testbed
+GATEWAY=10.244.250.1
+POD_NETWORK=10.244.250.0/24
+
+network_up() {
+  ! ip link show "$BRIDGE" >/dev/null 2>&1 \
+    || die "there is a bridge $BRIDGE already, of the bed in $(ip -j link show "$BRIDGE" | sed -n 's/.*"ifalias":"\([^"]*\)".*/\1/p')"
+  ip link add "$BRIDGE" type bridge
+  ip link set "$BRIDGE" alias "$BED"
+  ip addr add "$GATEWAY/24" dev "$BRIDGE"
+  ip link set "$BRIDGE" up
+  # From a pod to a Service, and on to a pod: over this bridge only.
+  sysctl -q -w "net.ipv4.conf.$BRIDGE.forwarding=1"
+}
+
+# Only the bridge of this bed.
+network_down() {
+  command -v ip >/dev/null || return 0
+  ! ip -j link show "$BRIDGE" 2>/dev/null | grep -qF "\"ifalias\":\"$BED\"" || ip link del "$BRIDGE"
+}
+
+has_network() { ip link show "$BRIDGE" >/dev/null 2>&1 && [[ -e $BED/nats.address ]]; }
+
+nats_up() {
+  local program
+  program=$(nats_server)
+  free_port "$GATEWAY"
+  echo "$GATEWAY:$PORT" >"$BED/nats.address"
+  start nats-server "$program" --addr "$GATEWAY" --port "$PORT" --jetstream --store_dir "$BED/nats"
+  start nats-loopback "$(command -v socat)" "TCP-LISTEN:$PORT,bind=127.0.0.1,fork,reuseaddr" "TCP:$GATEWAY:$PORT"
+  wait_until 30 "answer of NATS" accepts "$GATEWAY:$PORT"
+}
+
+tikv_up() {
+  [[ ! -e $BED/tikv.address ]] || die "TiKV is up already: $(<"$BED/tikv.address") (hack/testbed tikv down)"
+  local host=127.0.0.1 address
+  make_bed
+  ! has_network || host=$GATEWAY
+  free_port "$host"
+  address=$host:$PORT
+  free_port "$host"
+  echo "$host:$PORT" >"$BED/tikv.control"
+  echo "$address" >"$BED/tikv.address"
+  start tikv-server "$TIKV_BIN/tikv-server" -addr "$address" -control "$host:$PORT" -data "$BED/tikv" -regions 8
+  wait_until 30 "answer of TiKV" accepts "$address"
+}
+
+tikv_down() {
+  stop tikv-server
+  until gone tikv-server; do sleep 0.02; done
+  rm -rf "$BED"/tikv "$BED"/tikv.* "$BED"/run/tikv-server.* "$BED/bin/tikv-server" "$BED/log/tikv-server.log"
+  [[ -n $(names) ]] || rm -rf "$BED"
+}

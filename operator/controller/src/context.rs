@@ -1,0 +1,309 @@
+//! The one place that talks to the API server. Every call has a time-out.
+
+use std::{collections::HashMap, fmt::Debug, future::Future, time::Duration};
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::{Deployment, StatefulSet},
+        core::v1::Pod,
+    },
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        controller::Action,
+        events::{Event, EventType, Recorder, Reporter},
+        reflector::{ObjectRef, Store},
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::{
+    backoff::Backoff,
+    condition::{self, Outlook, READY, Verdict},
+    error::Error,
+    meta,
+    model_pool::Engine,
+    workload::Child,
+};
+
+/// How long one call to the API server may take, its retries included.
+const CALL: Duration = Duration::from_secs(15);
+/// Kubernetes refuses longer notes of events.
+const MAX_NOTE: usize = 1000;
+
+/// What whoever installs the operator decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// NATS server for universes that name none, and for the operator.
+    pub nats: String,
+    /// First token of subjects for universes that name none.
+    pub root: String,
+    /// Image of the uvm workers; its entrypoint is `batos`.
+    pub worker_image: String,
+    /// `tikv://…` for universes that name no store; absent: a file on a volume.
+    pub default_store: Option<String>,
+    /// Size of such a volume, such as `1Gi`.
+    pub volume_size: String,
+    /// Watches only this namespace; all when absent.
+    pub namespace: Option<String>,
+    /// Where the operator itself runs: its Lease is there.
+    pub own_namespace: String,
+}
+
+/// A resource that may be unreadable without hiding the others.
+pub type Guarded<K> = DeserializeGuard<K>;
+
+/// Caches of everything that is watched, shared by all controllers.
+#[derive(Clone)]
+pub struct Stores {
+    pub universes: Store<Guarded<batos_crds::Universe>>,
+    pub prototypes: Store<Guarded<batos_crds::Prototype>>,
+    pub pools: Store<Guarded<batos_crds::ModelPool>>,
+    pub facets: Store<Guarded<batos_crds::Facet>>,
+    pub deployments: Store<Deployment>,
+    pub stateful_sets: Store<StatefulSet>,
+    pub pods: Store<Pod>,
+}
+
+pub struct Context {
+    pub client: Client,
+    pub settings: Settings,
+    pub stores: Stores,
+    /// The term of this operator: larger than that of any before it.
+    pub term: i64,
+    pub engine: Engine,
+    pub backoff: Backoff,
+    recorder: Recorder,
+    buses: tokio::sync::Mutex<HashMap<String, batos_bus::Client>>,
+}
+
+/// Runs one call with its time-out.
+pub async fn bounded<T>(
+    what: impl Into<String>,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    let what = what.into();
+    match tokio::time::timeout(CALL, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(Error::Kubernetes { what, source: Box::new(source) }),
+        Err(_) => Err(Error::TimedOut { what, after: CALL }),
+    }
+}
+
+/// The readable objects of a store.
+pub fn readable<K: Resource<DynamicType = ()> + Clone + 'static>(
+    store: &Store<Guarded<K>>,
+    chosen: impl Fn(&K) -> bool,
+) -> Vec<K> {
+    let objects = store.state();
+    objects.iter().filter_map(|object| object.0.as_ref().ok()).filter(|object| chosen(object)).cloned().collect()
+}
+
+/// A readable object of a store, by name.
+pub fn lookup<K: Resource<DynamicType = ()> + Clone + 'static>(
+    store: &Store<Guarded<K>>,
+    namespace: &str,
+    name: &str,
+) -> Option<K> {
+    store.get(&ObjectRef::new(name).within(namespace))?.0.as_ref().ok().cloned()
+}
+
+impl Context {
+    pub fn new(client: Client, settings: Settings, stores: Stores, term: i64, engine: Engine) -> Self {
+        let reporter = Reporter { controller: meta::MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            settings,
+            stores,
+            term,
+            engine,
+            backoff: Backoff::default(),
+            buses: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The connection to a NATS server, made once.
+    pub async fn bus(&self, url: &str) -> Result<batos_bus::Client, batos_bus::BusError> {
+        let mut buses = self.buses.lock().await;
+        if let Some(bus) = buses.get(url) {
+            return Ok(bus.clone());
+        }
+        let bus = batos_bus::Client::connect(url).await?;
+        buses.insert(url.to_owned(), bus.clone());
+        Ok(bus)
+    }
+
+    pub async fn apply_child(&self, namespace: &str, child: &Child) -> Result<(), Error> {
+        match child {
+            Child::ConfigMap(object) => self.apply(namespace, object).await,
+            Child::Service(object) => self.apply(namespace, object).await,
+            Child::Deployment(object) => self.apply(namespace, object).await,
+            Child::StatefulSet(object) => self.apply(namespace, object).await,
+        }
+    }
+
+    async fn apply<K>(&self, namespace: &str, object: &K) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let (name, parameters) = (object.name_any(), PatchParams::apply(meta::MANAGER).force());
+        let what = format!("applying {} {name}", K::kind(&()));
+        bounded(what, api.patch(&name, &parameters, &Patch::Apply(object))).await.map(drop)
+    }
+
+    /// Sets or drops the operator's finalizer. The uid keeps a new object of the same name out.
+    pub async fn hold<K>(&self, object: &ObjectMeta, held: bool) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+    {
+        let (namespace, name) = place(object)?;
+        let finalizers: &[&str] = if held { &[meta::UNLOAD] } else { &[] };
+        let patch = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            "metadata": { "name": name, "uid": object.uid, "finalizers": finalizers },
+        });
+        let api: Api<PartialObjectMeta<K>> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = PatchParams::apply(meta::MANAGER).force();
+        match bounded(format!("finalizer of {name}"), api.patch(name, &parameters, &Patch::Apply(&patch))).await {
+            Err(Error::Kubernetes { source, .. }) if gone(&source) && !held => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Writes a status when it differs from the one that is there, and tells of it in an event when that is news.
+    pub async fn report<K>(&self, object: &ObjectMeta, report: Report) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+    {
+        let (namespace, name) = place(object)?;
+        let now = condition::conditions(&report.before, &report.verdicts, object.generation, Timestamp::now());
+        let conditions =
+            serde_json::to_value(&now).map_err(|source| Error::Encode { what: name.to_owned(), source })?;
+        let mut status = report.fields;
+        if let Value::Object(fields) = &mut status {
+            fields.insert("observedGeneration".to_owned(), json!(object.generation));
+            fields.insert("conditions".to_owned(), conditions);
+            fields.retain(|_, value| !value.is_null());
+        }
+        if status == report.old {
+            return Ok(());
+        }
+        let patch = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            "metadata": { "name": name, "uid": object.uid }, "status": status,
+        });
+        let api: Api<PartialObjectMeta<K>> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = PatchParams::apply(meta::MANAGER).force();
+        match bounded(format!("status of {name}"), api.patch_status(name, &parameters, &Patch::Apply(&patch))).await {
+            // It went while it was looked at.
+            Err(Error::Kubernetes { source, .. }) if gone(&source) => return Ok(()),
+            result => result.map(drop)?,
+        }
+        if let Some(verdict) = report.verdicts.iter().find(|v| v.condition == READY && is_news(v, &report.before)) {
+            self.tell::<K>(object, verdict).await;
+        }
+        Ok(())
+    }
+
+    /// An event, as far as one can be published.
+    async fn tell<K>(&self, object: &ObjectMeta, verdict: &Verdict)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+    {
+        let kind = K::kind(&()).into_owned();
+        let reference = k8s_openapi::api::core::v1::ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(kind.clone()),
+            name: object.name.clone(),
+            namespace: object.namespace.clone(),
+            uid: object.uid.clone(),
+            ..Default::default()
+        };
+        let good = verdict.outlook == Outlook::Good;
+        let event = Event {
+            type_: if good { EventType::Normal } else { EventType::Warning },
+            reason: verdict.reason.to_owned(),
+            note: Some(condition::truncated(&verdict.message, MAX_NOTE)),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let name = object.name.as_deref().unwrap_or_default();
+        tracing::info!(kind, name, reason = verdict.reason, "{}", verdict.message);
+        if let Err(error) = bounded("event", self.recorder.publish(&event, &reference)).await {
+            tracing::warn!(kind, name, %error, "no event");
+        }
+    }
+
+    /// What follows a reconciliation: nothing until something changes, or another try after a pause.
+    pub fn after<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        ended: Result<Action, Error>,
+    ) -> Result<Action, Error> {
+        let key = format!("{} {}", K::kind(&()), object.uid().unwrap_or_default());
+        match ended {
+            Ok(action) => {
+                self.backoff.succeeded(&key);
+                Ok(action)
+            }
+            Err(error) => {
+                let pause = self.backoff.failed(&key);
+                let (kind, name) = (K::kind(&()), object.name_any());
+                match error {
+                    Error::NotYet(why) => tracing::debug!(%kind, name, ?pause, why, "not yet"),
+                    error => tracing::warn!(%kind, name, ?pause, %error, "will be tried again"),
+                }
+                Ok(Action::requeue(pause))
+            }
+        }
+    }
+}
+
+/// A status to write.
+pub struct Report {
+    /// The whole status that is there.
+    pub old: Value,
+    pub before: Vec<Condition>,
+    /// The kind's own fields.
+    pub fields: Value,
+    pub verdicts: Vec<Verdict>,
+}
+
+impl Report {
+    /// A report that replaces `old`, whose conditions are `before`.
+    pub fn new<S: Serialize>(old: Option<&S>, before: &[Condition], fields: Value, verdicts: Vec<Verdict>) -> Self {
+        let old = old.and_then(|status| serde_json::to_value(status).ok()).unwrap_or_default();
+        Self { old, before: before.to_vec(), fields, verdicts }
+    }
+}
+
+/// Waiting is no news; success and each new failure are.
+fn is_news(verdict: &Verdict, before: &[Condition]) -> bool {
+    verdict.outlook != Outlook::Waiting
+        && condition::find(before, verdict.condition).is_none_or(|c| {
+            let good = verdict.outlook == Outlook::Good;
+            (c.status == "True") != good || (!good && (c.reason != verdict.reason || c.message != verdict.message))
+        })
+}
+
+fn gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found() || status.is_conflict())
+}
+
+/// Namespace and name.
+pub fn place(object: &ObjectMeta) -> Result<(&str, &str), Error> {
+    let namespace = object.namespace.as_deref().ok_or(Error::Nameless("namespace"))?;
+    Ok((namespace, object.name.as_deref().ok_or(Error::Nameless("name"))?))
+}
+
+#[cfg(test)]
+mod tests;

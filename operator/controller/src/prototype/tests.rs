@@ -1,0 +1,111 @@
+use batos_covenant::{Command, ErrorKind, ErrorReply, OkReply, Reply};
+use batos_crds::{PrototypeStatus, Universe};
+use serde_json::json;
+
+use super::{plan::*, *};
+use crate::{condition, context::Settings};
+
+fn settings() -> Settings {
+    Settings {
+        nats: "nats://bus:4222".into(),
+        root: "batos".into(),
+        worker_image: String::new(),
+        default_store: None,
+        volume_size: String::new(),
+        namespace: None,
+        own_namespace: String::new(),
+    }
+}
+
+fn prototype() -> Prototype {
+    serde_json::from_value(json!({
+        "apiVersion": "batos.dev/v1alpha1", "kind": "Prototype",
+        "metadata": { "name": "account", "namespace": "default", "uid": "p", "generation": 3 },
+        "spec": { "universe": "u", "slots": [{ "name": "balance", "value": 0 }] },
+    }))
+    .unwrap()
+}
+
+fn universe(workers_ready: i32) -> Universe {
+    serde_json::from_value(json!({
+        "apiVersion": "batos.dev/v1alpha1", "kind": "Universe",
+        "metadata": { "name": "u", "namespace": "default", "uid": "u-1" },
+        "spec": {}, "status": { "workersReady": workers_ready },
+    }))
+    .unwrap()
+}
+
+fn reported(universe: Option<&Universe>, outcome: Option<&Outcome>) -> Conclusion {
+    match plan(&prototype(), &Observed { universe, outcome }, &settings(), 7) {
+        Next::Conclude(report) => report,
+        Next::Send(send) => panic!("{send:?}"),
+    }
+}
+
+#[test]
+fn a_definition_is_sent_with_what_fences_it() {
+    let (prototype, universe) = (prototype(), universe(1));
+    let observed = Observed { universe: Some(&universe), outcome: None };
+    let Next::Send(send) = plan(&prototype, &observed, &settings(), 7) else { panic!("not sent") };
+    assert_eq!(
+        (send.bus.as_str(), send.subject.to_string()),
+        ("nats://bus:4222", "batos.v1.u.adm.account.apply".into())
+    );
+    let Command::Apply(apply) = send.command else { panic!("no apply") };
+    assert_eq!((apply.uid.as_str(), apply.generation, apply.term), ("p", 3, 7));
+    assert_eq!(apply.definition.slots[0].value, Some(0.into()));
+}
+
+#[test]
+fn it_waits_for_its_universe_and_says_so() {
+    let report = reported(None, None);
+    assert_eq!((report.verdict.reason, report.retry), ("UniverseMissing", false));
+    let report = reported(Some(&universe(0)), None);
+    assert_eq!((report.verdict.reason, report.retry), ("UniverseNotReady", false));
+}
+
+#[test]
+fn each_reply_becomes_a_reason() {
+    let ok = Reply::Ok(OkReply { value: json!({ "object": "o-1", "rev": 4 }), rev: 4, made: None });
+    let report = reported(Some(&universe(1)), Some(&Outcome::Replied(ok)));
+    assert_eq!((report.verdict.reason, report.object.as_deref(), report.rev), ("Applied", Some("o-1"), Some(4)));
+    assert_eq!(report.universe_uid.as_deref(), Some("u-1"));
+
+    for (kind, reason, retry) in [
+        (ErrorKind::SyntaxError, "SyntaxError", false),
+        (ErrorKind::Stale, "Stale", false),
+        (ErrorKind::LimitExceeded, "Refused", false),
+        (ErrorKind::NoSuchObject, "ParentMissing", true),
+        (ErrorKind::Unavailable, "ApplyFailed", true),
+    ] {
+        let outcome = Outcome::Replied(Reply::Error { error: ErrorReply::new(kind, "line 1, column 9: because") });
+        let report = reported(Some(&universe(1)), Some(&outcome));
+        assert_eq!((report.verdict.reason, report.retry), (reason, retry));
+        assert!(report.verdict.message.contains("line 1, column 9"));
+    }
+    let report = reported(Some(&universe(1)), Some(&Outcome::Unreachable("no responders".into())));
+    assert_eq!((report.verdict.reason, report.retry), ("Unreachable", true));
+}
+
+#[test]
+fn what_is_applied_is_not_sent_again_unless_the_universe_is_another() {
+    let mut prototype = prototype();
+    let ready = condition::conditions(&[], &[Verdict::ready("Applied", "")], Some(3), Default::default());
+    let status = PrototypeStatus {
+        observed_generation: Some(3),
+        conditions: ready,
+        universe_uid: Some("u-1".into()),
+        ..Default::default()
+    };
+    prototype.status = Some(status);
+    let sent = |prototype: &Prototype, universe: &Universe| {
+        let observed = Observed { universe: Some(universe), outcome: None };
+        matches!(plan(prototype, &observed, &settings(), 8), Next::Send(_))
+    };
+    assert!(!sent(&prototype, &universe(1)));
+    let mut another = universe(1);
+    another.metadata.uid = Some("u-2".into());
+    assert!(sent(&prototype, &another));
+    prototype.metadata.generation = Some(4);
+    assert!(sent(&prototype, &universe(1)));
+}

@@ -1,0 +1,270 @@
+//! Watches once, for all controllers, and routes what happens to those whom it concerns.
+
+use std::{
+    fmt::Debug,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use batos_crds::{Facet, ModelPool, Prototype, Universe};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::{self, Action},
+        reflector::{self, ObjectRef, Store, store::Writer},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::{
+    context::{Context, Guarded, Settings, Stores, readable},
+    error::Error,
+    facet, meta,
+    model_pool::{self, Engine},
+    prototype, term, universe,
+};
+
+/// Reconciliations of one kind that run at once. Unbounded, the API server falls over before the operator does.
+const CONCURRENCY: u16 = 16;
+
+/// Who shall look again.
+#[derive(Clone)]
+struct Routes {
+    stores: Stores,
+    universes: UnboundedSender<ObjectRef<Guarded<Universe>>>,
+    prototypes: UnboundedSender<ObjectRef<Guarded<Prototype>>>,
+    pools: UnboundedSender<ObjectRef<Guarded<ModelPool>>>,
+    facets: UnboundedSender<ObjectRef<Guarded<Facet>>>,
+}
+
+/// Runs the operator until `stop` completes; what runs then is finished. `ready` is set once all caches are filled.
+pub async fn run(
+    settings: Settings,
+    ready: Arc<AtomicBool>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let client = Client::try_default().await.map_err(|error| Error::Start(format!("no API server: {error}")))?;
+    let term = term::next(&client, &settings.own_namespace).await?;
+    tracing::info!(term, namespace = settings.namespace, "operator");
+
+    let (universes, universe_writer) = reflector::store();
+    let (prototypes, prototype_writer) = reflector::store();
+    let (pools, pool_writer) = reflector::store();
+    let (facets, facet_writer) = reflector::store();
+    let (deployments, deployment_writer) = reflector::store();
+    let (stateful_sets, stateful_set_writer) = reflector::store();
+    let (pods, pod_writer) = reflector::store();
+    let stores = Stores { universes, prototypes, pools, facets, deployments, stateful_sets, pods };
+
+    let (to_universes, for_universes) = unbounded_channel();
+    let (to_prototypes, for_prototypes) = unbounded_channel();
+    let (to_pools, for_pools) = unbounded_channel();
+    let (to_facets, for_facets) = unbounded_channel();
+    let routes = Routes {
+        stores: stores.clone(),
+        universes: to_universes,
+        prototypes: to_prototypes,
+        pools: to_pools,
+        facets: to_facets,
+    };
+    let watched = Watched { client: client.clone(), namespace: settings.namespace.clone(), routes };
+    let watches: Vec<BoxFuture<'static, ()>> = vec![
+        watched.clone().run(universe_writer, "", Routes::universe).boxed(),
+        watched.clone().run(prototype_writer, "", Routes::prototype).boxed(),
+        watched.clone().run(pool_writer, "", Routes::pool).boxed(),
+        watched.clone().run(facet_writer, "", Routes::facet).boxed(),
+        watched.clone().run(deployment_writer, meta::MANAGED, Routes::child).boxed(),
+        watched.clone().run(stateful_set_writer, meta::MANAGED, Routes::child).boxed(),
+        watched.run(pod_writer, meta::MANAGED, Routes::pod).boxed(),
+    ];
+
+    let context = Arc::new(Context::new(client, settings, stores.clone(), term, Engine::new()?));
+    let stop = stop.shared();
+    let controllers = vec![
+        control(stores.universes.clone(), for_universes, context.clone(), universe::reconcile, stop.clone()).boxed(),
+        control(stores.prototypes.clone(), for_prototypes, context.clone(), prototype::reconcile, stop.clone()).boxed(),
+        control(stores.pools.clone(), for_pools, context.clone(), model_pool::reconcile, stop.clone()).boxed(),
+        control(stores.facets.clone(), for_facets, context.clone(), facet::reconcile, stop.clone()).boxed(),
+    ];
+    // A plan looks at several kinds: none runs before all are known.
+    let controlled = async {
+        if all_known(&stores).await.is_ok() {
+            ready.store(true, Ordering::Relaxed);
+            tracing::info!("caches are filled");
+            futures::future::join_all(controllers).await;
+        }
+    };
+    tokio::select! {
+        () = controlled => Ok(()),
+        _ = futures::future::select_all(watches) => Err(Error::Start("a watch ended".to_owned())),
+        () = stop_before(&ready, stop.clone()) => Ok(()),
+    }
+}
+
+/// Completes at `stop` while the controllers have not begun, which otherwise stop by themselves.
+async fn stop_before(ready: &AtomicBool, stop: impl Future<Output = ()>) {
+    stop.await;
+    if ready.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn all_known(stores: &Stores) -> Result<(), reflector::store::WriterDropped> {
+    stores.universes.wait_until_ready().await?;
+    stores.prototypes.wait_until_ready().await?;
+    stores.pools.wait_until_ready().await?;
+    stores.facets.wait_until_ready().await?;
+    stores.deployments.wait_until_ready().await?;
+    stores.stateful_sets.wait_until_ready().await?;
+    stores.pods.wait_until_ready().await
+}
+
+#[derive(Clone)]
+struct Watched {
+    client: Client,
+    namespace: Option<String>,
+    routes: Routes,
+}
+
+impl Watched {
+    /// Keeps a store up to date for ever, and routes every change and deletion.
+    async fn run<K>(self, writer: Writer<K>, labels: &'static str, route: fn(&Routes, &K))
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let api: Api<K> = match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let config = watcher::Config::default().any_semantic().labels(labels);
+        let changes = watcher(api, config)
+            .default_backoff()
+            .modify(|object| object.managed_fields_mut().clear())
+            .reflect(writer)
+            .touched_objects();
+        let kind = K::kind(&());
+        changes
+            .for_each(|change| {
+                match change {
+                    Ok(object) => route(&self.routes, &object),
+                    // Among others: a definition that is not installed.
+                    Err(error) => tracing::warn!(%kind, %error, "watch; it goes on by itself"),
+                }
+                std::future::ready(())
+            })
+            .await;
+    }
+}
+
+/// Runs the reconciler of one kind for what its receiver names.
+async fn control<K, F>(
+    store: Store<Guarded<K>>,
+    triggers: UnboundedReceiver<ObjectRef<Guarded<K>>>,
+    context: Arc<Context>,
+    reconcile: fn(Arc<Guarded<K>>, Arc<Context>) -> F,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    F: Future<Output = Result<Action, Error>> + Send + 'static,
+{
+    let triggers = stream::unfold(triggers, |mut triggers| async move {
+        let trigger = triggers.recv().await?;
+        Some((trigger, triggers))
+    });
+    // The watch is elsewhere: this stream only gives the controller its type.
+    Controller::for_stream(stream::pending::<Result<Guarded<K>, watcher::Error>>(), store)
+        .reconcile_on(triggers)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stop)
+        .run(reconcile, |_, _, _| Action::await_change(), context)
+        .for_each(|ended| {
+            if let Err(error) = ended {
+                // An object that went before its turn came.
+                tracing::debug!(%error, "reconcile");
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// A send fails only when its controller has ended, and then all end.
+impl Routes {
+    fn universe(&self, object: &Guarded<Universe>) {
+        let (name, namespace) = (object.name_any(), object.namespace());
+        for namesake in self.stores.universes.state_filter(|other| other.name_any() == name) {
+            let _ = self.universes.send(ObjectRef::from_obj(&namesake));
+        }
+        let lives_here = |prototype: &Prototype| prototype.namespace() == namespace && prototype.spec.universe == name;
+        for prototype in readable(&self.stores.prototypes, lives_here) {
+            let _ = self.prototypes.send(reference(&prototype));
+        }
+    }
+
+    fn prototype(&self, object: &Guarded<Prototype>) {
+        let (name, namespace) = (object.name_any(), object.namespace());
+        let _ = self.prototypes.send(ObjectRef::from_obj(object));
+        let delegates = |other: &Prototype| other.namespace() == namespace && other.spec.parents.contains(&name);
+        for child in readable(&self.stores.prototypes, delegates) {
+            let _ = self.prototypes.send(reference(&child));
+        }
+    }
+
+    fn pool(&self, object: &Guarded<ModelPool>) {
+        let (name, namespace) = (object.name_any(), object.namespace());
+        let _ = self.pools.send(ObjectRef::from_obj(object));
+        let of_it = |facet: &Facet| facet.namespace() == namespace && facet.spec.pool == name;
+        for facet in readable(&self.stores.facets, of_it) {
+            let _ = self.facets.send(reference(&facet));
+        }
+    }
+
+    fn facet(&self, object: &Guarded<Facet>) {
+        let _ = self.facets.send(ObjectRef::from_obj(object));
+        if let Ok(facet) = &object.0 {
+            let _ = self.pools.send(named(&facet.spec.pool, facet.namespace().as_deref()));
+        }
+    }
+
+    fn child<K: Resource<DynamicType = ()>>(&self, child: &K) {
+        let namespace = child.namespace();
+        for owner in child.owner_references() {
+            match owner.kind.as_str() {
+                "Universe" => drop(self.universes.send(named(&owner.name, namespace.as_deref()))),
+                "ModelPool" => drop(self.pools.send(named(&owner.name, namespace.as_deref()))),
+                _ => {}
+            }
+        }
+    }
+
+    fn pod(&self, pod: &Pod) {
+        let namespace = pod.namespace();
+        if let Some(universe) = pod.labels().get(meta::UNIVERSE) {
+            let _ = self.universes.send(named(universe, namespace.as_deref()));
+        }
+        if let Some(pool) = pod.labels().get(meta::POOL) {
+            let _ = self.pools.send(named(pool, namespace.as_deref()));
+        }
+    }
+}
+
+fn named<K: Resource<DynamicType = ()>>(name: &str, namespace: Option<&str>) -> ObjectRef<Guarded<K>> {
+    ObjectRef::new(name).within(namespace.unwrap_or_default())
+}
+
+fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectRef<Guarded<K>> {
+    named(&object.name_any(), object.namespace().as_deref())
+}

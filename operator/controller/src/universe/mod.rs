@@ -1,0 +1,71 @@
+//! Universe → workers.
+
+mod plan;
+mod workers;
+
+use std::sync::Arc;
+
+use batos_crds::Universe;
+use kube::{
+    Resource, ResourceExt,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
+
+pub use plan::reach;
+pub use workers::quantities;
+
+use crate::{
+    condition::Verdict,
+    context::{Context, Guarded, Report, place, readable},
+    error::Error,
+    meta,
+};
+
+pub async fn reconcile(object: Arc<Guarded<Universe>>, context: Arc<Context>) -> Result<Action, Error> {
+    let ended = match &object.0 {
+        Ok(universe) => try_reconcile(universe, &context).await,
+        Err(invalid) => {
+            let report =
+                Report::new::<()>(None, &[], serde_json::json!({}), vec![Verdict::bad("Invalid", &invalid.error)]);
+            context.report::<Universe>(&invalid.metadata, report).await.map(|()| Action::await_change())
+        }
+    };
+    context.after(object.as_ref(), ended)
+}
+
+async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action, Error> {
+    if universe.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let (namespace, name) = place(universe.meta())?;
+    let child = workers::name(name);
+    let deployment = context.stores.deployments.get(&ObjectRef::new(&child).within(namespace));
+    let stateful_set = context.stores.stateful_sets.get(&ObjectRef::new(&child).within(namespace));
+    let pods = context.stores.pods.state_filter(|pod| {
+        pod.namespace().as_deref() == Some(namespace) && pod.labels().get(meta::UNIVERSE).is_some_and(|u| u == name)
+    });
+    let namesakes = readable(&context.stores.universes, |other| other.name_any() == name);
+    let observed = plan::Observed {
+        deployment: deployment.as_deref(),
+        stateful_set: stateful_set.as_deref(),
+        pods: pods.iter().map(AsRef::as_ref).collect(),
+        namesakes: &namesakes,
+    };
+    let mut plan = plan::plan(universe, &observed, &context.settings);
+    let mut failure = None;
+    for child in &plan.children {
+        if let Err(error) = context.apply_child(namespace, child).await {
+            plan.verdict = Verdict::bad("ApplyFailed", error.to_string());
+            failure = Some(error);
+            break;
+        }
+    }
+    let status = universe.status.as_ref();
+    let before = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let fields = serde_json::json!({ "workersReady": plan.workers_ready, "store": plan.store });
+    context.report::<Universe>(universe.meta(), Report::new(status, before, fields, vec![plan.verdict])).await?;
+    failure.map_or(Ok(Action::await_change()), Err)
+}
+
+#[cfg(test)]
+mod tests;

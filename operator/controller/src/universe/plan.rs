@@ -1,0 +1,81 @@
+use batos_crds::Universe;
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::Pod,
+};
+use kube::ResourceExt;
+
+use super::workers;
+use crate::{
+    condition::Verdict,
+    context::Settings,
+    workload::{Child, Progress},
+};
+
+/// Store of a universe that names none, when the operator has no default.
+pub const FILE: &str = "redb:///data/universe.redb";
+
+/// What is there.
+pub struct Observed<'a> {
+    pub deployment: Option<&'a Deployment>,
+    pub stateful_set: Option<&'a StatefulSet>,
+    pub pods: Vec<&'a Pod>,
+    /// All universes of this name, this one too: on the bus they would be one.
+    pub namesakes: &'a [Universe],
+}
+
+#[derive(Debug)]
+pub struct Plan {
+    pub children: Vec<Child>,
+    pub verdict: Verdict,
+    pub workers_ready: i32,
+    /// Where the objects are, once workers were made for them.
+    pub store: Option<String>,
+}
+
+/// Where a universe is reached: server and root.
+pub fn reach(universe: &Universe, settings: &Settings) -> (String, String) {
+    let bus = universe.spec.bus.as_ref();
+    let url = bus.and_then(|bus| bus.url.clone()).unwrap_or_else(|| settings.nats.clone());
+    (url, bus.and_then(|bus| bus.root.clone()).unwrap_or_else(|| settings.root.clone()))
+}
+
+pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -> Plan {
+    let named = universe.spec.store.as_ref().map(batos_crds::StoreSpec::url);
+    let wanted = named.or_else(|| settings.default_store.clone()).unwrap_or_else(|| FILE.to_owned());
+    let known = universe.status.as_ref().and_then(|status| status.store.clone());
+    let store = known.clone().unwrap_or_else(|| wanted.clone());
+    let replicas = universe.spec.workers.replicas;
+
+    let in_file = store == FILE;
+    let progress = match in_file {
+        true => observed.stateful_set.map(Progress::of_stateful_set),
+        false => observed.deployment.map(Progress::of_deployment),
+    }
+    .unwrap_or_default();
+    let refused = |verdict| Plan { children: Vec::new(), verdict, workers_ready: progress.ready, store: known.clone() };
+    if let Some(elder) = elder(universe, observed.namesakes) {
+        let message = format!("namespace {elder:?} has a universe of this name already; give this one another");
+        return refused(Verdict::bad("NameTaken", message));
+    }
+    if store != wanted {
+        let message = format!("the objects are in {store}, the operator's default is now {wanted}: name the store");
+        return refused(Verdict::bad("StoreChanged", message));
+    }
+    if in_file && replicas > 1 {
+        return refused(Verdict::bad("SingleWriter", format!("{replicas} workers cannot share a store in a file")));
+    }
+    Plan {
+        children: workers::build(universe, &store, in_file, settings),
+        verdict: progress.verdict("workers", replicas, &observed.pods),
+        workers_ready: progress.ready,
+        store: Some(store),
+    }
+}
+
+/// Namespace of the universe that had the name first.
+fn elder(universe: &Universe, namesakes: &[Universe]) -> Option<String> {
+    let age = |u: &Universe| (u.metadata.creation_timestamp.clone().map(|time| time.0), u.uid());
+    let first = namesakes.iter().min_by_key(|namesake| age(namesake))?;
+    (first.uid() != universe.uid()).then(|| first.namespace().unwrap_or_default())
+}

@@ -1,0 +1,146 @@
+use serde_json::{Value, json};
+
+use super::{plan::*, *};
+use crate::{condition::Outlook, context::Settings, workload::Child};
+
+fn settings(default_store: Option<&str>) -> Settings {
+    Settings {
+        nats: "nats://bus:4222".into(),
+        root: "batos".into(),
+        worker_image: "batos:1".into(),
+        default_store: default_store.map(str::to_owned),
+        volume_size: "1Gi".into(),
+        namespace: None,
+        own_namespace: "system".into(),
+    }
+}
+
+fn universe(spec: Value) -> Universe {
+    named("default", "uid", 10, spec)
+}
+
+fn named(namespace: &str, uid: &str, second: i64, spec: Value) -> Universe {
+    let created = format!("2026-01-01T00:00:{second}Z");
+    serde_json::from_value(json!({
+        "apiVersion": "batos.dev/v1alpha1", "kind": "Universe",
+        "metadata": { "name": "u", "namespace": namespace, "uid": uid, "generation": 1, "creationTimestamp": created },
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn nothing(namesakes: &[Universe]) -> Observed<'_> {
+    Observed { deployment: None, stateful_set: None, pods: Vec::new(), namesakes }
+}
+
+fn planned(universe: &Universe, default_store: Option<&str>) -> Plan {
+    plan(universe, &nothing(std::slice::from_ref(universe)), &settings(default_store))
+}
+
+fn arguments(plan: &Plan) -> String {
+    let pod = match plan.children.last() {
+        Some(Child::Deployment(deployment)) => deployment.spec.as_ref().unwrap().template.spec.clone(),
+        Some(Child::StatefulSet(set)) => set.spec.as_ref().unwrap().template.spec.clone(),
+        other => panic!("no workload: {other:?}"),
+    };
+    pod.unwrap().containers[0].args.clone().unwrap().join(" ")
+}
+
+#[test]
+fn a_universe_on_tikv_gets_a_deployment() {
+    let spec = json!({ "store": { "tikv": { "endpoints": ["a:1", "b:2"] } }, "workers": { "replicas": 3 } });
+    let plan = planned(&universe(spec), None);
+    assert!(matches!(plan.children.as_slice(), [Child::ConfigMap(_), Child::Deployment(d)]
+        if d.spec.as_ref().unwrap().replicas == Some(3)));
+    assert_eq!(
+        arguments(&plan),
+        "uvm --universe u --store tikv://a:1,b:2 --nats nats://bus:4222 --root batos \
+         --recordings /etc/batos/recordings.yaml --health 0.0.0.0:8081"
+    );
+    assert_eq!((plan.verdict.reason, plan.verdict.outlook), ("Starting", Outlook::Waiting));
+}
+
+#[test]
+fn without_a_store_it_is_the_default_or_a_file_with_one_worker() {
+    assert_eq!(planned(&universe(json!({})), Some("tikv://d:1")).store.as_deref(), Some("tikv://d:1"));
+    let plan = planned(&universe(json!({})), None);
+    let Some(Child::StatefulSet(set)) = plan.children.last() else { panic!("{plan:?}") };
+    assert!(set.spec.as_ref().unwrap().volume_claim_templates.is_some());
+    assert!(arguments(&plan).contains("--store redb:///data/universe.redb"));
+    let plan = planned(&universe(json!({ "workers": { "replicas": 2 } })), None);
+    assert_eq!((plan.verdict.reason, plan.children.len(), plan.store), ("SingleWriter", 0, None));
+}
+
+#[test]
+fn the_bus_is_the_universes_own_or_the_operators() {
+    let plan = planned(&universe(json!({ "bus": { "url": "nats://x:1", "root": "r" } })), None);
+    assert!(arguments(&plan).contains("--nats nats://x:1 --root r "));
+}
+
+#[test]
+fn a_change_of_the_default_store_moves_no_universe() {
+    let mut universe = universe(json!({}));
+    universe.status = Some(batos_crds::UniverseStatus { store: Some("tikv://d:1".into()), ..Default::default() });
+    let plan = planned(&universe, None);
+    assert_eq!((plan.verdict.reason, plan.children.len()), ("StoreChanged", 0));
+    assert_eq!(plan.store.as_deref(), Some("tikv://d:1"));
+    universe.spec.store = Some(batos_crds::StoreSpec { tikv: batos_crds::TikvSpec { endpoints: vec!["d:1".into()] } });
+    assert_eq!(planned(&universe, None).verdict.reason, "Starting", "named as it is");
+}
+
+#[test]
+fn of_two_universes_of_one_name_the_older_has_it() {
+    let both = [named("a", "1", 10, json!({})), named("b", "2", 11, json!({}))];
+    let verdicts: Vec<_> = both.iter().map(|u| plan(u, &nothing(&both), &settings(None)).verdict).collect();
+    assert_eq!(verdicts[0].reason, "Starting");
+    assert_eq!(verdicts[1].reason, "NameTaken");
+    assert!(verdicts[1].message.contains("\"a\""), "{}", verdicts[1].message);
+}
+
+#[test]
+fn new_recordings_change_the_pods() {
+    let digest = |spec: Value| {
+        let plan = planned(&universe(spec), Some("tikv://d:1"));
+        let Some(Child::Deployment(deployment)) = plan.children.last() else { panic!("{plan:?}") };
+        deployment.spec.as_ref().unwrap().template.metadata.as_ref().unwrap().annotations.clone()
+    };
+    let recorded = |answer: &str| json!({ "mind": { "recorded": [{ "request": "r", "answer": answer }] } });
+    assert_eq!(digest(recorded("a")), digest(recorded("a")));
+    assert_ne!(digest(recorded("a")), digest(recorded("b")));
+}
+
+#[test]
+fn it_is_ready_when_all_workers_of_the_last_change_are() {
+    let universe = universe(json!({ "workers": { "replicas": 2 } }));
+    let reason = |observed: i64, updated: i32, ready: i32, total: i32| {
+        let deployment = serde_json::from_value(json!({
+            "metadata": { "name": "u-uvm", "generation": 2 },
+            "status": { "observedGeneration": observed, "updatedReplicas": updated, "readyReplicas": ready,
+                "replicas": total },
+        }))
+        .unwrap();
+        let all = std::slice::from_ref(&universe);
+        let observed = Observed { deployment: Some(&deployment), ..nothing(all) };
+        let plan = plan(&universe, &observed, &settings(Some("tikv://d:1")));
+        (plan.verdict.reason, plan.workers_ready)
+    };
+    assert_eq!(reason(2, 2, 2, 2), ("Serving", 2));
+    assert_eq!(reason(1, 2, 2, 2), ("Starting", 2), "the change is not seen yet");
+    assert_eq!(reason(2, 1, 2, 2), ("Starting", 2), "one is of before");
+    assert_eq!(reason(2, 2, 2, 3), ("Starting", 2), "one of before is still there");
+}
+
+#[test]
+fn a_pod_that_cannot_start_says_why() {
+    let universe = universe(json!({}));
+    let pod = serde_json::from_value(json!({
+        "metadata": { "name": "u-1" },
+        "status": { "containerStatuses": [{ "name": "uvm", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+            "state": { "waiting": { "reason": "ErrImagePull", "message": "no such image" } } }] },
+    }))
+    .unwrap();
+    let observed = Observed { pods: vec![&pod], ..nothing(std::slice::from_ref(&universe)) };
+    let plan = plan(&universe, &observed, &settings(Some("tikv://d:1")));
+    assert_eq!(plan.verdict.reason, "PodsFailing");
+    assert_eq!(plan.verdict.message, "0 of 1 workers ready: pod u-1: ErrImagePull: no such image");
+}

@@ -1,0 +1,68 @@
+//! `batos operator`.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use batos_controller::Settings;
+
+use crate::{
+    cli::{Bus, Error, stop_signal},
+    health,
+};
+
+#[derive(clap::Args)]
+pub struct Operator {
+    #[command(flatten)]
+    bus: Bus,
+    /// Image of the uvm workers; its entrypoint is batos
+    #[arg(long, env = "BATOS_WORKER_IMAGE")]
+    worker_image: String,
+    /// tikv://HOST:PORT[,HOST:PORT…] for universes that name no store; without it they get a file on a volume
+    #[arg(long, env = "BATOS_DEFAULT_STORE")]
+    default_store: Option<String>,
+    /// Size of such a volume
+    #[arg(long, default_value = "1Gi")]
+    volume_size: String,
+    /// Watches only this namespace; all without it
+    #[arg(long, env = "BATOS_WATCH_NAMESPACE")]
+    namespace: Option<String>,
+    /// Namespace that the operator runs in
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    own_namespace: String,
+    /// Serves GET /readyz here
+    #[arg(long)]
+    health: Option<SocketAddr>,
+}
+
+impl Operator {
+    pub async fn run(self) -> Result<(), Error> {
+        let ready = Arc::new(AtomicBool::new(false));
+        if let Some(address) = self.health {
+            let ready = ready.clone();
+            tokio::spawn(async move {
+                let filled = move || match ready.load(Ordering::Relaxed) {
+                    true => Ok(()),
+                    false => Err("caches are not filled: are the definitions installed?"),
+                };
+                if let Err(error) = health::serve(address, filled).await {
+                    tracing::error!(%address, %error, "no probe is served");
+                }
+            });
+        }
+        let settings = Settings {
+            nats: self.bus.url(),
+            root: self.bus.root,
+            worker_image: self.worker_image,
+            default_store: self.default_store.filter(|store| !store.is_empty()),
+            volume_size: self.volume_size,
+            namespace: self.namespace.filter(|namespace| !namespace.is_empty()),
+            own_namespace: self.own_namespace,
+        };
+        Ok(batos_controller::run(settings, ready, stop_signal()).await?)
+    }
+}
