@@ -82,6 +82,9 @@ eval "$(hack/testbed env)"
 
 say "helm install"
 helm lint --quiet charts/batos
+helm template charts/batos --set watchNamespace=default | kubectl apply --dry-run=server -f - >/dev/null
+if helm template charts/batos --set nats.url=here 2>"$work/refused"; then die "the chart took nats.url=here"; fi
+tail -n 1 "$work/refused"
 chart=(batos charts/batos --wait --timeout 2m --set image.repository=localhost/batos --set image.tag=test
   --set nats.url="$BATOS_TESTBED_NATS")
 helm install "${chart[@]}" --set defaultStore="$BATOS_TIKV"
@@ -127,6 +130,19 @@ kubectl patch universe quickstart --type=json --patch \
 kubectl wait --for=delete --timeout=60s $old
 ready universe/quickstart
 is "balance after the roll" $((balance * 2 - 1)) "$(send account balance)"
+
+say "a new operator changes nothing that is as it should be"
+versions() {
+  kubectl get universes,prototypes,deployments,configmaps -l app.kubernetes.io/component!=operator \
+    -o jsonpath='{range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{"\n"}{end}'
+}
+before=$(versions)
+[[ $before == *Prototype/account* ]]
+kubectl rollout restart deployment/batos-operator
+kubectl rollout status deployment/batos-operator --timeout=60s
+prototype late quickstart '' | kubectl apply -f -
+ready prototype/late
+diff <(echo "$before") <(versions | grep -v ^Prototype/late)
 
 say "facets: an adapter is loaded on the pool's pod, and unloaded when its facet goes"
 sed 's|image: .*|image: localhost/fake-vllm:test|' manifests/facets/facets.yaml | kubectl apply -f -

@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{client, credentials::ARCHITECT_FILE, store, up, worker};
+use crate::{client, credentials::ARCHITECT_FILE, offline, store, up, worker};
 
 /// Anything that ends a command; its text is for a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -37,6 +37,20 @@ enum Command {
     Send(client::Send),
     /// Evaluates statements: batos eval 'account deposit: 100'
     Eval(client::Eval),
+    /// Names all objects
+    List(client::List),
+    /// Shows what changed in an object, the latest first
+    History(client::History),
+    /// Takes the last change of a slot back
+    Undo(client::Undo),
+    /// Prints events as they come
+    Watch(client::Watch),
+    /// Writes the universe's image, of one moment, into a file while it runs
+    Export(client::Export),
+    /// Restores an image into an empty universe that is not running
+    Import(offline::Import),
+    /// Checks a universe that is not running: every row, name, reference, method
+    Check(offline::Check),
     /// Shows an object: slots, parents, methods
     Get(client::Get),
 }
@@ -99,6 +113,13 @@ impl Cli {
             }
             Command::Send(send) => send.run().await,
             Command::Eval(eval) => eval.run().await,
+            Command::List(list) => list.run().await,
+            Command::History(history) => history.run().await,
+            Command::Undo(undo) => undo.run().await,
+            Command::Watch(watch) => watch.run().await,
+            Command::Export(export) => export.run().await,
+            Command::Import(import) => import.run().await,
+            Command::Check(check) => check.run().await,
             Command::Get(get) => get.run().await,
         }
     }

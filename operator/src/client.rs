@@ -1,25 +1,25 @@
 //! Commands that talk to a running universe over the bus.
 
-use std::fmt::Write as _;
+use std::{io::IsTerminal, path::PathBuf};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use batos_bus::Client;
-use batos_covenant::{AccessClass, Command, ErrorReply, FullState, OkReply, Reply, SendCommand, Subject, Wire};
+use batos_covenant::{
+    AccessClass, Command, ExportCommand, ExportPage, HistoryCommand, HistoryPage, ListCommand, Listing, SendCommand,
+    Wire, decode,
+};
+use batos_uvm::universe::ImageRow;
 use clap::Args;
+use futures::StreamExt;
 
-use crate::cli::{Bus, Error, Output};
+use crate::{
+    cli::{Error, Output},
+    image_file::ImageWriter,
+    talk::{Talk, described, message, shown},
+};
 
-/// Which universe, and how to print.
-#[derive(Args, Clone)]
-struct Talk {
-    /// Universe to talk to
-    #[arg(long, short, env = "BATOS_UNIVERSE", default_value = "quickstart")]
-    universe: String,
-    #[command(flatten)]
-    bus: Bus,
-    /// Form of the output
-    #[arg(long, short, value_enum, default_value = "text")]
-    output: Output,
-}
+/// Stands for the universe itself where a subject wants an object.
+const UNIVERSE: &str = "_";
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -92,114 +92,163 @@ impl Get {
     }
 }
 
-impl Talk {
-    fn print(&self, reply: &OkReply) -> Result<(), Error> {
-        match self.output {
-            Output::Json => println!("{}", serde_json::to_string_pretty(reply)?),
-            Output::Text => {
-                println!("{}", shown(&reply.value));
-                if let Some(made) = &reply.made {
-                    eprintln!("made {} by becoming {}, drafted by a {} mind", made.selector, made.becoming, made.mind);
-                }
+/// Names of all objects.
+#[derive(Args)]
+pub struct List {
+    #[command(flatten)]
+    talk: Talk,
+}
+
+impl List {
+    pub async fn run(self) -> Result<(), Error> {
+        let mut objects = Vec::new();
+        let mut after = None;
+        loop {
+            let command = Command::List(ListCommand { after: after.take() });
+            let page: Listing = self.talk.page(AccessClass::Cmd, UNIVERSE, "list", &command).await?;
+            objects.extend(page.objects);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
             }
+        }
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        match self.talk.output {
+            Output::Json => println!("{}", serde_json::to_string_pretty(&objects)?),
+            Output::Text => objects.iter().for_each(|object| println!("{}  {}", object.object, object.name)),
         }
         Ok(())
     }
+}
 
-    async fn ask(
-        &self,
-        class: AccessClass,
-        object: &str,
-        verb: &str,
-        command: &Command,
-        id: Option<&str>,
-    ) -> Result<OkReply, Error> {
-        let subject = Subject::new(&self.bus.root, &self.universe, class, object, verb)?;
-        let client = Client::connect(&self.bus.url()).await?;
-        match client.request(&subject, command, id).await? {
-            Reply::Ok(reply) => Ok(reply),
-            Reply::Error { error } => Err(told(&error).into()),
+#[derive(Args)]
+pub struct History {
+    /// Name or id of the object
+    object: String,
+    /// Only changes of this slot
+    slot: Option<String>,
+    /// Most changes that are shown
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+impl History {
+    pub async fn run(self) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        let mut before = None;
+        while changes.len() < self.limit {
+            let command = Command::History(HistoryCommand { slot: self.slot.clone(), before });
+            let page: HistoryPage = self.talk.page(AccessClass::Cmd, &self.object, "history", &command).await?;
+            changes.extend(page.changes);
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
         }
+        changes.truncate(self.limit);
+        if self.talk.output == Output::Json {
+            println!("{}", serde_json::to_string_pretty(&changes)?);
+            return Ok(());
+        }
+        let content = |content: &Option<Wire>| content.as_ref().map_or("(none)".to_owned(), shown);
+        for change in &changes {
+            println!("rev {:<6} {}: {} -> {}", change.rev, change.slot, content(&change.was), content(&change.became));
+        }
+        Ok(())
     }
 }
 
-/// Kind as on the wire, what is wrong, and the activations.
-fn told(error: &ErrorReply) -> String {
-    let kind = serde_json::to_value(error.kind).ok();
-    let mut text = format!("{}: {}", kind.as_ref().and_then(Wire::as_str).unwrap_or("error"), error.message);
-    error.stack.iter().for_each(|activation| text += &format!("\n  in {activation}"));
-    text
+#[derive(Args)]
+pub struct Undo {
+    /// Name or id of the object
+    object: String,
+    /// The slot whose last change is taken back
+    slot: String,
+    #[command(flatten)]
+    talk: Talk,
 }
 
-/// `deposit: 100`, `balance`, `+ 3`, as words of a command line.
-fn message(words: &[String]) -> Result<(String, Vec<Wire>), Error> {
-    let value = |word: &String| serde_json::from_str(word).unwrap_or_else(|_| Wire::String(word.clone()));
-    let is_keyword = |word: &String| word.ends_with(':');
-    match words {
-        [selector] if !is_keyword(selector) => Ok((selector.clone(), Vec::new())),
-        [operator, argument] if !operator.contains(|c: char| c.is_alphanumeric()) => {
-            Ok((operator.clone(), vec![value(argument)]))
+impl Undo {
+    pub async fn run(self) -> Result<(), Error> {
+        let command = Command::Undo { slot: self.slot };
+        let reply = self.talk.ask(AccessClass::Adm, &self.object, "undo", &command, None).await?;
+        self.talk.print(&reply)
+    }
+}
+
+#[derive(Args)]
+pub struct Watch {
+    /// Name or id of the object; all when absent
+    object: Option<String>,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+impl Watch {
+    /// Prints events until it is interrupted.
+    pub async fn run(self) -> Result<(), Error> {
+        let client = Client::connect(&self.talk.bus.url()).await?;
+        let object = self.object.as_deref().unwrap_or("*");
+        let subject = batos_covenant::event_subject(&self.talk.bus.root, &self.talk.universe, object, "*");
+        let mut events = client.listen(&subject).await?;
+        if std::io::stderr().is_terminal() {
+            eprintln!("watching {subject}; Ctrl-C ends");
         }
-        _ => {
-            let (pairs, rest) = words.as_chunks::<2>();
-            match rest.is_empty() && pairs.iter().all(|[keyword, _]| is_keyword(keyword)) {
-                true => Ok(pairs.iter().map(|[keyword, argument]| (keyword.as_str(), value(argument))).unzip()),
-                false => Err(format!(
-                    "{:?} is no message: write a name, an operator with an argument, or keywords with one argument each \
-                     (deposit: 100)",
-                    words.join(" ")
-                )
-                .into()),
+        let stop = crate::cli::stop_signal();
+        tokio::pin!(stop);
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = &mut stop => return Ok(()),
+            };
+            let Some((subject, payload)) = event else { return Err("the connection is closed".into()) };
+            let (event, _): (Wire, _) = decode(&payload)?;
+            match self.talk.output {
+                Output::Json => println!("{}", serde_json::json!({ "subject": subject, "event": event })),
+                Output::Text => println!("{}", summary(&subject, &event)),
             }
         }
     }
 }
 
-/// Text as it is, all else as JSON.
-fn shown(value: &Wire) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn described(state: &FullState) -> String {
-    let mut text = String::new();
-    let name = state.name.as_deref().unwrap_or("(no name)");
-    let _ = writeln!(text, "{name}  id {}  rev {}", state.object, state.rev);
-    for (title, rows) in [
-        ("slots", state.state.iter().map(|(name, value)| format!("{name} <- {value}")).collect::<Vec<_>>()),
-        ("parents", state.parents.iter().map(|(name, id)| format!("{name}* = {id}")).collect()),
-        ("methods", state.methods.values().cloned().collect()),
-    ] {
-        if !rows.is_empty() {
-            let _ = writeln!(text, "{title}");
-            rows.iter().for_each(|row| {
-                let _ = writeln!(text, "  {}", row.replace('\n', "\n  "));
-            });
-        }
+/// `account.state rev 4: balance <- 100`.
+fn summary(subject: &str, event: &Wire) -> String {
+    let (_, about) = subject.split_once(".evt.").unwrap_or(("", subject));
+    let text = |key: &str| event.get(key).map(shown);
+    if let Some(step) = text("step") {
+        return format!("{about} {} {step}", text("selector").unwrap_or_default());
     }
-    text
+    let changed = event.get("changed").and_then(Wire::as_array).cloned().unwrap_or_default();
+    let slots = changed.iter().filter_map(Wire::as_str).map(|slot| match event.pointer(&format!("/state/{slot}")) {
+        Some(value) => format!("{slot} <- {value}"),
+        None => slot.to_owned(),
+    });
+    format!("{about} rev {}: {}", text("rev").unwrap_or_default(), slots.collect::<Vec<_>>().join(", "))
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+#[derive(Args)]
+pub struct Export {
+    /// File to write
+    file: PathBuf,
+    #[command(flatten)]
+    talk: Talk,
+}
 
-    use super::*;
-
-    #[test]
-    fn words_make_a_message() {
-        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        for (text, selector, arguments) in [
-            ("balance", "balance", vec![]),
-            ("deposit: 100", "deposit:", vec![json!(100)]),
-            ("at: 1 put: shoe", "at:put:", vec![json!(1), json!("shoe")]),
-            ("deposit: -1.5", "deposit:", vec![json!(-1.5)]),
-            ("+ 3", "+", vec![json!(3)]),
-            ("say: \"3\"", "say:", vec![json!("3")]),
-        ] {
-            assert_eq!(message(&words(text)).unwrap(), (selector.to_owned(), arguments), "{text}");
+impl Export {
+    pub async fn run(self) -> Result<(), Error> {
+        let mut image = ImageWriter::create(&self.file, &self.talk.universe)?;
+        let mut wanted = ExportCommand::default();
+        loop {
+            let command = Command::Export(wanted);
+            let page: ExportPage = self.talk.page(AccessClass::Adm, UNIVERSE, "export", &command).await?;
+            let rows: Vec<ImageRow> = rmp_serde::from_slice(&BASE64_STANDARD.decode(&page.rows)?)?;
+            image.page(&rows)?;
+            let Some(next) = page.next else { break };
+            wanted = ExportCommand { snapshot: Some(page.snapshot), after: Some(next) };
         }
-        for text in ["deposit:", "deposit: 1 2", "a b", "deposit: 1 put:"] {
-            assert!(message(&words(text)).unwrap_err().to_string().contains(text), "{text}");
-        }
+        println!("{} rows of universe {} are in {}", image.finish()?, self.talk.universe, self.file.display());
+        Ok(())
     }
 }

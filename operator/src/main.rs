@@ -4,12 +4,16 @@ mod cli;
 mod client;
 mod credentials;
 mod health;
+mod image_file;
+mod ingress;
 mod manifests;
 mod nats;
+mod offline;
 #[cfg(feature = "kubernetes")]
 mod operator;
 mod relay;
 mod store;
+mod talk;
 mod up;
 mod worker;
 

@@ -6,6 +6,11 @@ use batos_graph::{RedbStore, Store};
 
 use crate::cli::Error;
 
+/// The store of `batos up` in a folder.
+pub fn default_url(data: &Path) -> String {
+    format!("redb://{}", data.join("universe.redb").display())
+}
+
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
     if let Some(path) = url.strip_prefix("redb://") {
         return Ok(Arc::new(RedbStore::open(Path::new(path))?));

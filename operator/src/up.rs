@@ -55,7 +55,7 @@ impl Up {
         tokio::fs::create_dir_all(&self.data).await.map_err(|e| format!("{}: {e}", self.data.display()))?;
         let store_url = match &self.store {
             Some(url) => url.clone(),
-            None => format!("redb://{}", self.data.join("universe.redb").display()),
+            None => store::default_url(&self.data),
         };
         let store = store::open(&store_url).await?;
         let (mut server, nats, url) = match &self.nats {

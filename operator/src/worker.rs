@@ -1,20 +1,15 @@
-//! A worker: the ingress from the bus to turns, becomings and replies.
+//! A worker: it serves a universe on the bus until it is told to stop.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use batos_bus::{BusError, Client, Handler, Publisher, Request};
-use batos_covenant::{
-    AccessClass, ApplyCommand, Command, Encoding, ErrorKind, ErrorReply, Reply, SendCommand, Subject, decode, encode,
-};
-use batos_graph::{ObjectId, Store};
-use batos_mind::{BecomingError, Mind, Outcome, Recordings};
-use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work};
+use batos_covenant::{AccessClass, ApplyCommand, Command, Encoding, Reply, Subject, decode, encode};
+use batos_graph::Store;
+use batos_mind::{Mind, Recordings};
+use batos_uvm::universe::Universe;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::{cli::Error, health, relay};
-
-/// How long a sender waits for a becoming before it is told to ask again.
-const BECOMING_WAIT: Duration = Duration::from_secs(8);
+use crate::{cli::Error, health, ingress::Ingress, relay};
 
 pub struct Settings {
     pub universe: String,
@@ -90,139 +85,5 @@ impl Worker {
         self.helpers.iter().for_each(JoinHandle::abort);
         self.store.close().await?;
         Ok(())
-    }
-}
-
-/// From bytes to a turn and back.
-struct Ingress {
-    universe: Universe,
-    mind: Mind,
-}
-
-impl Handler for Ingress {
-    async fn handle(&self, request: Request) -> Vec<u8> {
-        let encoding = Encoding::of(&request.payload);
-        let error = match self.answer(&request, encoding).await {
-            Ok(reply) => return reply,
-            Err(error) => error,
-        };
-        if error.kind == ErrorKind::Internal {
-            tracing::error!(subject = request.subject, %error, "defect");
-        }
-        encode(&Reply::Error { error }, encoding).unwrap_or_default()
-    }
-}
-
-impl Ingress {
-    async fn answer(&self, request: &Request, encoding: Encoding) -> Result<Vec<u8>, ErrorReply> {
-        let bad = |message: String| ErrorReply::new(ErrorKind::BadRequest, message);
-        let subject = Subject::parse(&request.subject).map_err(|e| bad(e.to_string()))?;
-        let (command, _): (Command, _) = decode(&request.payload).map_err(|e| bad(e.to_string()))?;
-        let (verb, class) = verb_of(&command);
-        if verb != subject.verb {
-            return Err(bad(format!("the subject's verb is {:?}, the payload's command {verb:?}", subject.verb)));
-        }
-        if class == AccessClass::Adm && subject.class == AccessClass::Cmd {
-            let message = format!("{verb:?} needs a subject of class adm, not cmd");
-            return Err(ErrorReply::new(ErrorKind::Forbidden, message));
-        }
-        if request.id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 256) {
-            return Err(bad("a message id has 1 to 256 bytes".to_owned()));
-        }
-        let work = match command {
-            Command::Apply(apply) => Work::Apply { name: subject.object.clone(), apply },
-            Command::Send(send) => Work::Send { send, made: None },
-            Command::Eval { source } => Work::Eval { source, made: None },
-            Command::UpdateProperty { property_name, property_value } => Work::Send {
-                send: SendCommand { selector: format!("{property_name}:"), arguments: vec![property_value] },
-                made: None,
-            },
-            Command::CreateMethod { method_name, method_code } => {
-                Work::CreateMethod { name: method_name, source: method_code }
-            }
-            Command::GetFullState => {
-                let object = self.universe.resolve(&subject.object).await.map_err(|e| e.to_reply())?;
-                let state = self.universe.full_state(object).await.map_err(|e| e.to_reply())?;
-                return encode(&Reply::Ok(state), encoding)
-                    .map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()));
-            }
-        };
-        let object = match &work {
-            // The object need not be there yet; its name decides its id.
-            Work::Apply { name, .. } => {
-                let known = self.universe.lookup_name(name).await.map_err(|e| e.to_reply())?;
-                known.unwrap_or_else(|| ObjectId::of_name(name))
-            }
-            _ => self.universe.resolve(&subject.object).await.map_err(|e| e.to_reply())?,
-        };
-        self.deliver(Message {
-            object,
-            authority: match (&work, subject.class) {
-                (Work::Apply { .. }, _) => Authority::Operator,
-                (_, AccessClass::Adm) => Authority::Architect,
-                (_, AccessClass::Cmd) => Authority::Sender,
-            },
-            sender: request.sender.clone().unwrap_or_default(),
-            id: request.id.clone(),
-            digest: *blake3::hash(&request.payload).as_bytes(),
-            encoding,
-            work,
-        })
-        .await
-    }
-
-    /// Delivers; when nobody understands, makes the method and delivers once more.
-    async fn deliver(&self, mut message: Message) -> Result<Vec<u8>, ErrorReply> {
-        let missing = match self.universe.deliver(&message).await {
-            Ok(Delivery::Replied(reply)) => return Ok(reply),
-            Ok(Delivery::NotUnderstood(missing)) => missing,
-            Err(error) => return Err(error.to_reply()),
-        };
-        let made = self.make(&missing).await?;
-        if let Work::Send { made: told, .. } | Work::Eval { made: told, .. } = &mut message.work {
-            *told = Some(made);
-        }
-        match self.universe.deliver(&message).await {
-            Ok(Delivery::Replied(reply)) => Ok(reply),
-            Ok(Delivery::NotUnderstood(again)) => Err(not_understood(&again, "even after one method was made")),
-            Err(error) => Err(error.to_reply()),
-        }
-    }
-
-    async fn make(&self, missing: &Unanswered) -> Result<batos_covenant::Made, ErrorReply> {
-        let (mind, asked) = (self.mind.clone(), missing.clone());
-        // Its own task: a becoming goes on when its sender has given up.
-        let becoming = tokio::spawn(async move { mind.make(&asked).await });
-        let Ok(ended) = tokio::time::timeout(BECOMING_WAIT, becoming).await else {
-            let message = format!("a method for {:?} is being made; ask again with the same id", missing.selector);
-            return Err(ErrorReply::new(ErrorKind::Unavailable, message));
-        };
-        match ended {
-            Ok(Ok(Outcome::Made(made))) => Ok(made),
-            Ok(Ok(Outcome::Refused(reason))) => Err(ErrorReply::new(
-                ErrorKind::Refused,
-                format!("nobody understands {:?}, and the draft was refused: {reason}", missing.selector),
-            )),
-            Ok(Err(BecomingError::Mind(error))) => Err(not_understood(missing, &error.to_string())),
-            Ok(Err(BecomingError::Universe(error))) => Err(error.to_reply()),
-            Err(error) => Err(ErrorReply::new(ErrorKind::Internal, format!("becoming: {error}"))),
-        }
-    }
-}
-
-fn not_understood(missing: &Unanswered, why: &str) -> ErrorReply {
-    let message = format!("object {} does not understand {:?}: {why}", missing.receiver, missing.selector);
-    ErrorReply::new(ErrorKind::NotUnderstood, message)
-}
-
-/// The verb that names a command in a subject, and the least class that may use it.
-fn verb_of(command: &Command) -> (&'static str, AccessClass) {
-    match command {
-        Command::Send(_) => ("send", AccessClass::Cmd),
-        Command::GetFullState => ("get_full_state", AccessClass::Cmd),
-        Command::UpdateProperty { .. } => ("update_property", AccessClass::Cmd),
-        Command::CreateMethod { .. } => ("create_method", AccessClass::Adm),
-        Command::Eval { .. } => ("eval", AccessClass::Adm),
-        Command::Apply(_) => ("apply", AccessClass::Adm),
     }
 }

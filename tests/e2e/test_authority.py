@@ -67,15 +67,32 @@ def test_credentials_are_private_and_stay_the_same(universe):
     assert password not in (universe.data / "up.json").read_text()
 
 
-def test_a_sender_may_not_change_the_image_and_the_architect_may(universe, bus):
-    for object in ("traitsObject", "genesis"):
+@pytest.mark.parametrize("object", ["Object", "genesis"])
+def test_the_image_is_nobodys_to_change(universe, bus, object):
+    before = bus.state(object)
+    for attempt in (
+        lambda: bus.send(object, "setSlot:value:", "shade", 3),
+        lambda: bus.command(object, "eval", {"source": "setSlot: #shade value: 3"}, cls="adm"),
+        lambda: bus.create_method(object, "shade", "shade = ( ^3 )"),
+    ):
         with pytest.raises(Failed) as failed:
-            bus.send(object, "setSlot:value:", "shade", 3)
-        assert failed.value.kind == "forbidden"
-        assert object in failed.value.message
-    reply = bus.command("genesis", "eval", {"source": "setSlot: #shade value: 3"}, cls="adm")
-    assert reply["status"] == "ok"
-    assert bus.send("genesis", "shade")["value"] == 3
+            attempt()
+        assert failed.value.kind in ("forbidden", "bad_request")
+        assert "belongs to the image" in failed.value.message
+    assert bus.state(object) == before
+
+
+def test_only_the_architect_changes_the_parents_of_another_object(bus):
+    for name in ("child", "mover"):
+        bus.command(name, "apply", {"definition": {"slots": [{"name": "size", "value": 1}]}}, cls="adm")
+    move = "(Mirror on: child) addParent: #extra value: account"
+    bus.create_method("mover", "move", f"move = ( {move} )")
+    with pytest.raises(Failed) as failed:
+        bus.send("mover", "move")
+    assert (failed.value.kind, "child" in failed.value.message) == ("forbidden", True), failed.value
+    assert "extra" not in bus.state("child")["parents"]
+    bus.command("genesis", "eval", {"source": move}, cls="adm")
+    assert bus.state("child")["parents"]["extra"] == bus.state("account")["object"]
 
 
 def test_a_turn_that_may_not_write_leaves_nothing(bus):

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event, HeaderMap, RequestErrorKind};
 use batos_covenant::{Command, Encoding, MESSAGE_ID_HEADER, Reply, SENDER_HEADER, Subject, decode, encode};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use tokio::sync::watch;
 
 use crate::{BusError, BusErrorKind};
@@ -107,6 +107,13 @@ impl Client {
         let (reply, _) = decode(&message.payload)
             .map_err(|e| BusError::new(BusErrorKind::Encoding, format!("reply on {subject}: {e}")))?;
         Ok(reply)
+    }
+
+    /// What is published on a subject from now on, with the subject of each.
+    pub async fn listen(&self, subject: &str) -> Result<impl Stream<Item = (String, Vec<u8>)>, BusError> {
+        let failed = |e: String| BusError::new(BusErrorKind::Subscribe, format!("cannot listen to {subject}: {e}"));
+        let subscription = self.nats.subscribe(subject.to_owned()).await.map_err(|e| failed(e.to_string()))?;
+        Ok(subscription.map(|message| (message.subject.to_string(), message.payload.to_vec())))
     }
 
     /// Completes when the server has handled all that was sent before. A flush alone only waits for the socket.

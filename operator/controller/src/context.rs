@@ -14,7 +14,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::{DeserializeGuard, PartialObjectMeta, error_boundary::InvalidObject},
     runtime::{
         controller::Action,
         events::{Event, EventType, Recorder, Reporter},
@@ -132,13 +132,12 @@ impl Context {
 
     /// The connection to a NATS server, made once.
     pub async fn bus(&self, url: &str) -> Result<batos_bus::Client, batos_bus::BusError> {
-        let mut buses = self.buses.lock().await;
-        if let Some(bus) = buses.get(url) {
+        if let Some(bus) = self.buses.lock().await.get(url) {
             return Ok(bus.clone());
         }
+        // Not under the lock: a server that does not answer holds up nobody else.
         let bus = batos_bus::Client::connect(url).await?;
-        buses.insert(url.to_owned(), bus.clone());
-        Ok(bus)
+        Ok(self.buses.lock().await.entry(url.to_owned()).or_insert(bus).clone())
     }
 
     pub async fn apply_child(&self, namespace: &str, child: &Child) -> Result<(), Error> {
@@ -212,6 +211,21 @@ impl Context {
             self.tell::<K>(object, verdict).await;
         }
         Ok(())
+    }
+
+    /// Tells whoever wrote an object that cannot be read. Its old status cannot be read either, so the condition's time is
+    /// that of the object's creation: a repeat then changes nothing, and wakes nobody.
+    pub async fn refuse<K>(&self, invalid: &InvalidObject) -> Result<Action, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+    {
+        let object = &invalid.metadata;
+        tracing::warn!(kind = %K::kind(&()), name = object.name, error = invalid.error, "unreadable");
+        let created = object.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+        let verdicts = vec![Verdict::bad("Invalid", &invalid.error)];
+        let before = condition::conditions(&[], &verdicts, object.generation, created);
+        let report = Report { old: Value::Null, before, fields: json!({}), verdicts };
+        self.report::<K>(object, report).await.map(|()| Action::await_change())
     }
 
     /// An event, as far as one can be published.

@@ -16,10 +16,7 @@ use crate::{
 pub async fn reconcile(object: Arc<Guarded<Facet>>, context: Arc<Context>) -> Result<Action, Error> {
     let ended = match &object.0 {
         Ok(facet) => try_reconcile(facet, &context).await,
-        Err(invalid) => {
-            let report = Report::new::<()>(None, &[], json!({}), vec![Verdict::bad("Invalid", &invalid.error)]);
-            context.report::<Facet>(&invalid.metadata, report).await.map(|()| Action::await_change())
-        }
+        Err(invalid) => context.refuse::<Facet>(invalid).await,
     };
     context.after(object.as_ref(), ended)
 }

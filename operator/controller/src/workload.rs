@@ -5,7 +5,7 @@ use k8s_openapi::api::{
     core::v1::{Capabilities, Pod, PodSecurityContext, SeccompProfile, SecurityContext},
 };
 
-use crate::condition::{Outlook, READY, Verdict};
+use crate::condition::Verdict;
 
 /// A child that the operator applies.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,8 +67,12 @@ impl Progress {
         if self.complete(wanted) {
             return Verdict::ready("Serving", count);
         }
-        match pods.iter().find_map(|pod| trouble(pod)) {
-            Some(trouble) => Verdict::new(READY, Outlook::Bad, "PodsFailing", format!("{count}: {trouble}")),
+        if let Some(trouble) = pods.iter().find_map(|pod| trouble(pod)) {
+            return Verdict::bad("PodsFailing", format!("{count}: {trouble}"));
+        }
+        // As a pod of a pool does while the one before it gives its GPU back.
+        match pods.iter().find_map(|pod| unscheduled(pod)) {
+            Some(why) => Verdict::waiting("Unschedulable", format!("{count}: {why}")),
             None => Verdict::waiting("Starting", count),
         }
     }
@@ -78,18 +82,20 @@ impl Progress {
 fn trouble(pod: &Pod) -> Option<String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref()?;
-    let waiting = status.container_statuses.iter().flatten().find_map(|container| {
+    status.container_statuses.iter().flatten().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.as_deref()?;
         let usual = matches!(reason, "ContainerCreating" | "PodInitializing");
         (!usual).then(|| format!("pod {name}: {reason}: {}", waiting.message.as_deref().unwrap_or_default()))
-    });
-    let unscheduled = || {
-        let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled")?;
-        let reason = scheduled.reason.as_deref().filter(|_| scheduled.status == "False")?;
-        Some(format!("pod {name}: {reason}: {}", scheduled.message.as_deref().unwrap_or_default()))
-    };
-    waiting.or_else(unscheduled)
+    })
+}
+
+/// Why no node takes a pod.
+fn unscheduled(pod: &Pod) -> Option<String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let scheduled = pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled")?;
+    let message = scheduled.message.as_deref().filter(|_| scheduled.status == "False")?;
+    Some(format!("pod {name}: {message}"))
 }
 
 /// Pods of the operator need no rights: the restricted Pod Security Standard.

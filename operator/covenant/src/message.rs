@@ -24,6 +24,14 @@ pub enum Command {
     CreateMethod { method_name: String, method_code: String },
     /// Runs statements with self = the object, and answers the last one's value (`adm` only).
     Eval { source: String },
+    /// Answers the names of the universe's objects, a page at a time; the subject's object may be `_`.
+    List(ListCommand),
+    /// Answers what changed in the object and when, the latest first.
+    History(HistoryCommand),
+    /// Gives a slot the content that it had before its last change (`adm` only).
+    Undo { slot: String },
+    /// Answers a page of the universe's image, of one moment (`adm` only); the subject's object may be `_`.
+    Export(ExportCommand),
     /// Makes the object what a Prototype resource says (`adm` only).
     Apply(ApplyCommand),
 }
@@ -34,6 +42,36 @@ pub struct SendCommand {
     pub selector: String,
     #[serde(default)]
     pub arguments: Vec<Wire>,
+}
+
+/// `list`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListCommand {
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// `history`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryCommand {
+    /// Only changes of this slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+    /// `next` of the page before: only revisions before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+}
+
+/// `export`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExportCommand {
+    /// `snapshot` of the page before; absent begins at the present moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// `apply`: a Prototype's definition, with the fence that keeps older ones out.
@@ -204,4 +242,51 @@ pub struct FullState {
     pub parents: std::collections::BTreeMap<String, String>,
     /// Own methods and those of the traits parent: selector to source.
     pub methods: std::collections::BTreeMap<String, String>,
+}
+
+/// Answer to `list`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Listing {
+    pub objects: Vec<Listed>,
+    /// Present when there are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Listed {
+    pub name: String,
+    pub object: String,
+}
+
+/// Answer to `history`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryPage {
+    pub changes: Vec<SlotChange>,
+    /// Present when there are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// What one revision changed in one slot. Data is a value, a method its source; absent where there was no such slot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SlotChange {
+    /// The revision that made the change.
+    pub rev: u64,
+    pub slot: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<Wire>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub became: Option<Wire>,
+}
+
+/// Answer to `export`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExportPage {
+    pub snapshot: String,
+    /// Rows of the image: MessagePack `[[key, rev, value], …]` in Base64.
+    pub rows: String,
+    /// Present when there are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }

@@ -86,10 +86,99 @@ impl KeySpace {
         (self.key(shard, JOBS, &[]), self.key(shard, JOBS + 1, &[]))
     }
 
+    /// Range of all names of a shard.
+    pub fn name_range(&self, shard: u8) -> (Key, Key) {
+        (self.key(shard, NAMES, &[]), self.key(shard, NAMES + 1, &[]))
+    }
+
+    /// Range of an object's history, up to and without revision `before`.
+    pub fn history_range(&self, id: ObjectId, before: Rev) -> (Key, Key) {
+        (self.history(id, 0), self.history(id, before))
+    }
+
+    /// Range of everything that belongs to the universe.
+    pub fn range(&self) -> (Key, Key) {
+        let start = self.universe.0.to_vec();
+        let end =
+            u64::from_be_bytes(self.universe.0).checked_add(1).map_or(vec![0xff; 9], |end| end.to_be_bytes().to_vec());
+        (Key(start), Key(end))
+    }
+
+    /// A key without the universe's prefix, as an image file has it.
+    pub fn suffix<'a>(&self, key: &'a Key) -> Option<&'a [u8]> {
+        key.0.strip_prefix(self.universe.0.as_slice())
+    }
+
+    /// The key of this universe that ends in `suffix`.
+    pub fn with_suffix(&self, suffix: &[u8]) -> Key {
+        Key([self.universe.0.as_slice(), suffix].concat())
+    }
+
     /// The object that a key of area 1 or 2 belongs to.
     pub fn object_of(key: &Key) -> Option<ObjectId> {
         let area = key.0.get(9)?;
         let id: [u8; 16] = key.0.get(10..26)?.try_into().ok()?;
         matches!(*area, OBJECT | OUTBOX).then_some(ObjectId(id))
+    }
+}
+
+/// What a key stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Head(ObjectId),
+    History(ObjectId, Rev),
+    Inbox(ObjectId),
+    Outbox(ObjectId, Rev),
+    Job(ObjectId),
+    Name(String),
+    Marker,
+}
+
+impl Place {
+    /// `None` for what this version does not know.
+    pub fn of(key: &Key) -> Option<Self> {
+        let rest = key.0.get(9..)?;
+        let (area, rest) = rest.split_first()?;
+        let id = || rest.first_chunk::<16>().map(|id| ObjectId(*id));
+        let tail = rest.get(16..).unwrap_or_default();
+        let rev = |bytes: &[u8]| bytes.try_into().ok().map(Rev::from_be_bytes);
+        match (*area, tail.split_first()) {
+            (OBJECT, Some((1, []))) => Some(Self::Head(id()?)),
+            (OBJECT, Some((2, bytes))) => Some(Self::History(id()?, rev(bytes)?)),
+            (OBJECT, Some((3, bytes))) if bytes.len() == 16 => Some(Self::Inbox(id()?)),
+            (OUTBOX, Some(_)) => Some(Self::Outbox(id()?, rev(tail)?)),
+            (JOBS, None) => Some(Self::Job(id()?)),
+            (NAMES, _) => String::from_utf8(rest.to_vec()).ok().map(Self::Name),
+            (MARKERS, None) => id().map(|_| Self::Marker),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_told_apart_and_lie_in_their_ranges() {
+        let (keys, id) = (KeySpace::new("one"), ObjectId::of_name("account"));
+        for (key, place) in [
+            (keys.head(id), Place::Head(id)),
+            (keys.history(id, 7), Place::History(id, 7)),
+            (keys.inbox(id, [9; 16]), Place::Inbox(id)),
+            (keys.outbox(id, 7), Place::Outbox(id, 7)),
+            (keys.job(id), Place::Job(id)),
+            (keys.name("account"), Place::Name("account".to_owned())),
+            (keys.marker([8; 16]), Place::Marker),
+        ] {
+            assert_eq!(Place::of(&key), Some(place.clone()));
+            let (start, end) = keys.range();
+            assert!(start <= key && key < end, "{place:?}");
+            assert_eq!(keys.with_suffix(keys.suffix(&key).unwrap()), key);
+            assert_eq!(KeySpace::new("other").suffix(&key), None);
+        }
+        assert_eq!(Place::of(&Key(vec![1; 12])), None);
+        let (start, end) = keys.history_range(id, 7);
+        assert!(start <= keys.history(id, 6) && keys.history(id, 6) < end && keys.history(id, 7) >= end);
     }
 }

@@ -108,6 +108,22 @@ impl Record {
         }
     }
 
+    /// Every value that the object holds, with its place.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let slots = self.slots.iter().filter_map(|slot| match &slot.kind {
+            SlotKind::Constant(value) | SlotKind::Assignable(value) | SlotKind::Parent(value) => {
+                Some((slot.name.as_str(), value))
+            }
+            SlotKind::Method(_) => None,
+        });
+        let payload: Vec<&Value> = match &self.payload {
+            Payload::None => Vec::new(),
+            Payload::Array(elements) => elements.iter().collect(),
+            Payload::Table(entries) => entries.iter().flat_map(|(_, key, value)| [key, value]).collect(),
+        };
+        slots.chain(payload.into_iter().map(|value| ("an element", value)))
+    }
+
     pub fn slot(&self, name: &str) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.name == name)
     }

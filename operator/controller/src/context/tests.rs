@@ -53,6 +53,23 @@ fn report(old: Option<&UniverseStatus>) -> Report {
     Report::new(old, &before, fields, vec![Verdict::waiting("Starting", "0 of 1")])
 }
 
+#[tokio::test]
+async fn an_unreadable_object_gets_the_same_status_again_and_again() {
+    let (context, mut server) = context();
+    let served = tokio::spawn(async move {
+        let first = answer(&mut server, 200, accepted()).await;
+        (first, answer(&mut server, 200, accepted()).await)
+    });
+    let mut metadata = object();
+    metadata.creation_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    let invalid = InvalidObject { error: "unknown field `colour`".into(), metadata };
+    context.refuse::<Universe>(&invalid).await.unwrap();
+    context.refuse::<Universe>(&invalid).await.unwrap();
+    let ((_, first), (_, second)) = served.await.unwrap();
+    assert_eq!(first["status"]["conditions"][0]["reason"], "Invalid");
+    assert_eq!(first, second);
+}
+
 /// Answers one request, and gives back what it was.
 async fn answer(server: &mut Server, status: u16, body: Value) -> (String, Value) {
     let (request, respond) = pin!(server).next_request().await.expect("a request");

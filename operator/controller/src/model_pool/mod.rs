@@ -33,10 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 pub async fn reconcile(object: Arc<Guarded<ModelPool>>, context: Arc<Context>) -> Result<Action, Error> {
     let ended = match &object.0 {
         Ok(pool) => try_reconcile(pool, &context).await,
-        Err(invalid) => {
-            let report = Report::new::<()>(None, &[], json!({}), vec![Verdict::bad("Invalid", &invalid.error)]);
-            context.report::<ModelPool>(&invalid.metadata, report).await.map(|()| Action::await_change())
-        }
+        Err(invalid) => context.refuse::<ModelPool>(invalid).await,
     };
     context.after(object.as_ref(), ended)
 }

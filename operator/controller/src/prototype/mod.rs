@@ -9,7 +9,6 @@ use kube::{Resource, runtime::controller::Action};
 use serde_json::json;
 
 use crate::{
-    condition::Verdict,
     context::{Context, Guarded, Report, lookup, place},
     error::Error,
 };
@@ -18,10 +17,7 @@ use plan::{Next, Outcome, Send};
 pub async fn reconcile(object: Arc<Guarded<Prototype>>, context: Arc<Context>) -> Result<Action, Error> {
     let ended = match &object.0 {
         Ok(prototype) => try_reconcile(prototype, &context).await,
-        Err(invalid) => {
-            let report = Report::new::<()>(None, &[], json!({}), vec![Verdict::bad("Invalid", &invalid.error)]);
-            context.report::<Prototype>(&invalid.metadata, report).await.map(|()| Action::await_change())
-        }
+        Err(invalid) => context.refuse::<Prototype>(invalid).await,
     };
     context.after(object.as_ref(), ended)
 }

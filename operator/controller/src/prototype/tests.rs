@@ -3,7 +3,10 @@ use batos_crds::{PrototypeStatus, Universe};
 use serde_json::json;
 
 use super::{plan::*, *};
-use crate::{condition, context::Settings};
+use crate::{
+    condition::{self, Verdict},
+    context::Settings,
+};
 
 fn settings() -> Settings {
     Settings {

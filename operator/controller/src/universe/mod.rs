@@ -24,11 +24,7 @@ use crate::{
 pub async fn reconcile(object: Arc<Guarded<Universe>>, context: Arc<Context>) -> Result<Action, Error> {
     let ended = match &object.0 {
         Ok(universe) => try_reconcile(universe, &context).await,
-        Err(invalid) => {
-            let report =
-                Report::new::<()>(None, &[], serde_json::json!({}), vec![Verdict::bad("Invalid", &invalid.error)]);
-            context.report::<Universe>(&invalid.metadata, report).await.map(|()| Action::await_change())
-        }
+        Err(invalid) => context.refuse::<Universe>(invalid).await,
     };
     context.after(object.as_ref(), ended)
 }

@@ -227,7 +227,7 @@ fn merge(
     record.slots.iter().filter(changed).chain(gone).map(|slot| slot.name.clone()).collect()
 }
 
-fn put_slot(slots: &mut Vec<Slot>, slot: Slot) {
+pub(super) fn put_slot(slots: &mut Vec<Slot>, slot: Slot) {
     match slots.iter_mut().find(|old| old.name == slot.name) {
         Some(old) => *old = slot,
         None => slots.push(slot),

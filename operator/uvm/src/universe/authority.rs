@@ -4,7 +4,9 @@
 //! |---|---|---|---|
 //! | Sender | of any object | of the receiver and of new objects | no |
 //! | Operator, Becoming | of any object | of any object | no |
-//! | Architect | of any object | of any object | yes |
+//! | Architect | of any object | of any object | no |
+//!
+//! The image is nobody's to change: the machine's fast paths rest on it, and it changes with batos itself.
 //!
 //! A sender brings no source text: what its turn installs are blocks whose text was admitted before.
 
@@ -30,18 +32,15 @@ impl Authority {
     /// Refuses a write that this authority may not do in a turn on `receiver`; `old` is what is stored.
     pub(super) fn check(self, receiver: ObjectId, write: &Write, old: Option<&Record>) -> Result<(), UniverseError> {
         let Some(old) = old else { return Ok(()) };
-        let refuse = |what: &str| {
+        let refuse = |why: &str| {
             let name = old.name.clone().unwrap_or_else(|| write.id.to_string());
-            Err(UniverseError::Forbidden(format!("{name}: {what} may only be changed by the Architect")))
+            Err(UniverseError::Forbidden(format!("{name} {why}")))
         };
-        if self == Self::Architect {
-            return Ok(());
-        }
         if old.is_kernel {
-            return refuse("an object of the image");
+            return refuse("belongs to the image: a message may not change it");
         }
         if self == Self::Sender && write.id != receiver && parents(old).ne(parents(&write.record)) {
-            return refuse("the parents of another object than the receiver");
+            return refuse("is not the receiver: only the Architect may change its parents");
         }
         Ok(())
     }

@@ -14,6 +14,9 @@ use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
 /// How often a turn runs again on fresh objects before its sender hears of the conflict.
 const ATTEMPTS: u32 = 24;
 
+/// Largest reply, in bytes: it is kept with its message, in one record of the store, and must fit into one of the bus.
+const MAX_REPLY: usize = 256 * 1024;
+
 /// A request that changes the graph, or may.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -44,6 +47,10 @@ pub enum Work {
     CreateMethod {
         name: String,
         source: String,
+    },
+    /// Gives a slot the content before its last change.
+    Undo {
+        slot: String,
     },
     Apply {
         name: String,
@@ -102,14 +109,21 @@ impl Universe {
             if let Some(reply) = self.stored_reply(inbox.as_ref(), message).await? {
                 return Ok(Delivery::Replied(reply));
             }
-            let (changes, reply) = match self.attempt(message).await? {
+            let (mut changes, reply) = match self.attempt(message).await? {
                 Attempt::Commit(changes, reply) => (changes, reply),
                 Attempt::NotUnderstood(changes, missing) => match self.is_current(&changes).await? {
                     true => return unanswered(missing),
                     false => continue,
                 },
             };
-            let reply = encode(&reply, message.encoding).map_err(|e| UniverseError::Internal(e.to_string()))?;
+            let bytes =
+                |reply: &Reply| encode(reply, message.encoding).map_err(|e| UniverseError::Internal(e.to_string()));
+            let mut reply = bytes(&reply)?;
+            if reply.len() > MAX_REPLY {
+                changes = Changes::reading(changes.reads);
+                let text = format!("the answer has {} bytes; at most {MAX_REPLY} fit into a message", reply.len());
+                reply = bytes(&Reply::Error { error: ErrorReply::new(ErrorKind::LimitExceeded, text) })?;
+            }
             if inbox.is_none() && changes.writes.is_empty() {
                 match self.is_current(&changes).await? {
                     true => return Ok(Delivery::Replied(reply)),
@@ -161,6 +175,7 @@ impl Universe {
                 self.attempt_turn(message, turn, made.clone()).await
             }
             Work::CreateMethod { name, source } => self.attempt_create_method(message.object, name, source).await,
+            Work::Undo { slot } => self.attempt_undo(message.object, slot).await,
             Work::Apply { name, apply } => self.attempt_apply(name, apply).await,
         }
     }

@@ -34,6 +34,12 @@ pub fn check_method(source: &str) -> Result<CheckedMethod, VmError> {
     Ok(CheckedMethod { selector: slot.name.clone(), source: print_slot(&slot) })
 }
 
+/// Primitives are named with an underscore and a capital, `_Clone`; `_pin` is a private slot.
+pub(super) fn is_primitive(selector: &str) -> bool {
+    let mut letters = selector.chars();
+    letters.next() == Some('_') && letters.next().is_some_and(char::is_uppercase)
+}
+
 /// Compiles a method's body. Only the image may name primitives.
 pub(super) fn compile(name: &str, code: &syntax::Code, symbols: &Symbols, primitives: bool) -> Result<Code, VmError> {
     let mut compiler = Compiler { symbols, scopes: Vec::new(), contexts: Vec::new(), primitives };
@@ -697,7 +703,7 @@ impl Compiler<'_> {
             self.into(argument, register)?;
         }
         let symbol = self.symbols.intern(selector);
-        if !selector.starts_with('_') {
+        if !is_primitive(selector) {
             let site = self.site(symbol, arguments.len(), route, 0)?;
             return self.emit(at, Op::Send { to, at: window, site });
         }

@@ -7,6 +7,7 @@ use batos_graph::ObjectId;
 
 use super::{
     VmError,
+    compile::is_primitive,
     exceptions::{Mark, Unwinding},
     heap::{Body, Heap, Linked},
     map::{MapId, reserved},
@@ -167,7 +168,7 @@ impl Machine {
         let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
         let binary = !selector.is_empty() && !selector.contains(is_name);
         let wanted = if binary { 1 } else { colons };
-        let malformed = selector.is_empty() || selector.starts_with('_') || selector.len() > 256;
+        let malformed = selector.is_empty() || is_primitive(selector) || selector.len() > 256;
         if malformed || wanted != arguments.len() || (!binary && !selector.chars().all(is_name)) {
             let text = format!("{selector:?} with {} arguments is no message", arguments.len());
             return Err(VmError::new(ErrorKind::BadRequest, text));

@@ -1,0 +1,188 @@
+//! Image files: a universe at one moment, in a file that says when it is damaged.
+//!
+//! A line of JSON with the format and the universe; pages of rows, each a length (32 bits, big-endian) and MessagePack;
+//! a length of 0; the number of rows (64 bits, big-endian); the BLAKE3 digest of all bytes before it.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use batos_covenant::{Encoding, encode};
+use batos_uvm::universe::ImageRow;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::Error;
+
+const FORMAT: u32 = 1;
+/// Longest page that is read, in bytes.
+const MAX_PAGE: usize = 16 << 20;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    batos_image: u32,
+    universe: String,
+}
+
+/// Writes an image; it appears under its name only when it is whole.
+pub struct ImageWriter {
+    file: BufWriter<File>,
+    path: PathBuf,
+    digest: blake3::Hasher,
+    rows: u64,
+}
+
+impl ImageWriter {
+    pub fn create(path: &Path, universe: &str) -> Result<Self, Error> {
+        let partial = partial(path);
+        let file = File::create(&partial).map_err(|e| format!("{}: {e}", partial.display()))?;
+        let mut image =
+            Self { file: BufWriter::new(file), path: path.to_owned(), digest: blake3::Hasher::new(), rows: 0 };
+        let header = serde_json::to_vec(&Header { batos_image: FORMAT, universe: universe.to_owned() })?;
+        image.write(&header)?;
+        image.write(b"\n")?;
+        Ok(image)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.digest.update(bytes);
+        Ok(self.file.write_all(bytes)?)
+    }
+
+    pub fn page(&mut self, rows: &[ImageRow]) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let page = encode(&rows, Encoding::MessagePack)?;
+        self.write(&u32::try_from(page.len())?.to_be_bytes())?;
+        self.write(&page)?;
+        self.rows += rows.len() as u64;
+        Ok(())
+    }
+
+    /// Answers the number of rows.
+    pub fn finish(mut self) -> Result<u64, Error> {
+        self.write(&0_u32.to_be_bytes())?;
+        self.write(&self.rows.to_be_bytes())?;
+        let digest = self.digest.finalize();
+        self.file.write_all(digest.as_bytes())?;
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        std::fs::rename(partial(&self.path), &self.path)?;
+        Ok(self.rows)
+    }
+}
+
+fn partial(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    PathBuf::from(name)
+}
+
+/// Reads an image wholly, handing over its pages; answers the universe's name and the number of rows. Damage is found
+/// at the end at the latest, so read it once to check before anything is done with it.
+pub fn read(path: &Path, mut page: impl FnMut(Vec<ImageRow>) -> Result<(), Error>) -> Result<(String, u64), Error> {
+    let damaged = |what: &str| -> Error { format!("{}: {what}", path.display()).into() };
+    let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut file = Hashing { inner: BufReader::new(file), digest: blake3::Hasher::new() };
+    let mut line = Vec::new();
+    file.inner.by_ref().take(4096).read_until(b'\n', &mut line)?;
+    file.digest.update(&line);
+    let header: Header = serde_json::from_slice(&line).map_err(|_| damaged("this is no image of a universe"))?;
+    if header.batos_image != FORMAT {
+        return Err(damaged(&format!("image format {}; this batos reads {FORMAT}", header.batos_image)));
+    }
+    let mut rows = 0;
+    loop {
+        let length = u32::from_be_bytes(file.take().map_err(|_| damaged("the image is cut off"))?) as usize;
+        if length == 0 {
+            break;
+        }
+        if length > MAX_PAGE {
+            return Err(damaged("a page is too long: the image is damaged"));
+        }
+        let mut bytes = vec![0; length];
+        file.fill(&mut bytes).map_err(|_| damaged("the image is cut off"))?;
+        let read: Vec<ImageRow> =
+            rmp_serde::from_slice(&bytes).map_err(|e| damaged(&format!("a page is damaged: {e}")))?;
+        rows += read.len() as u64;
+        page(read)?;
+    }
+    let counted = u64::from_be_bytes(file.take().map_err(|_| damaged("the image is cut off"))?);
+    let digest = file.digest.finalize();
+    let mut written = [0; 32];
+    file.inner.read_exact(&mut written).map_err(|_| damaged("the image is cut off"))?;
+    match digest.as_bytes() == &written && counted == rows {
+        true => Ok((header.universe, rows)),
+        false => Err(damaged("its digest is another: the image is damaged")),
+    }
+}
+
+struct Hashing {
+    inner: BufReader<File>,
+    digest: blake3::Hasher,
+}
+
+impl Hashing {
+    fn fill(&mut self, bytes: &mut [u8]) -> std::io::Result<()> {
+        self.inner.read_exact(bytes)?;
+        self.digest.update(bytes);
+        Ok(())
+    }
+
+    fn take<const N: usize>(&mut self) -> std::io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(count: u8) -> Vec<ImageRow> {
+        (0..count).map(|n| ImageRow { key: vec![n], rev: u64::from(n), value: vec![n; 100] }).collect()
+    }
+
+    fn written() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("u.image");
+        let mut image = ImageWriter::create(&path, "u").unwrap();
+        image.page(&rows(3)).unwrap();
+        image.page(&rows(5)).unwrap();
+        assert!(!path.exists(), "not there before it is whole");
+        assert_eq!(image.finish().unwrap(), 8);
+        (folder, path)
+    }
+
+    fn load(path: &Path) -> Result<Vec<ImageRow>, String> {
+        let mut all = Vec::new();
+        let read = read(path, |page| {
+            all.extend(page);
+            Ok(())
+        });
+        read.map(|_| all).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_image_is_read_as_it_was_written() {
+        let (_folder, path) = written();
+        assert_eq!(load(&path).unwrap(), [rows(3), rows(5)].concat());
+    }
+
+    #[test]
+    fn every_cut_and_every_changed_byte_is_found() {
+        let (_folder, path) = written();
+        let good = std::fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            std::fs::write(&path, &good[..at]).unwrap();
+            assert!(load(&path).is_err(), "cut at {at}");
+            let mut changed = good.clone();
+            changed[at] ^= 0x41;
+            std::fs::write(&path, changed).unwrap();
+            assert!(load(&path).is_err(), "changed at {at}");
+        }
+    }
+}

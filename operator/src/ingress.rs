@@ -1,0 +1,205 @@
+//! The ingress: from bytes on the bus to turns, becomings and replies.
+
+use std::time::Duration;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use batos_bus::{Handler, Request};
+use batos_covenant::{
+    AccessClass, Command, Encoding, ErrorKind, ErrorReply, ExportCommand, ExportPage, OkReply, Reply, SendCommand,
+    Subject, Wire, decode, encode,
+};
+use batos_graph::{ObjectId, Snapshot};
+use batos_mind::{BecomingError, Mind, Outcome};
+use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, UniverseError, Work};
+use serde::Serialize;
+
+/// How long a sender waits for a becoming before it is told to ask again.
+const BECOMING_WAIT: Duration = Duration::from_secs(8);
+
+/// From bytes to a turn and back.
+pub struct Ingress {
+    pub universe: Universe,
+    pub mind: Mind,
+}
+
+impl Handler for Ingress {
+    async fn handle(&self, request: Request) -> Vec<u8> {
+        let encoding = Encoding::of(&request.payload);
+        let error = match self.answer(&request, encoding).await {
+            Ok(reply) => return reply,
+            Err(error) => error,
+        };
+        if error.kind == ErrorKind::Internal {
+            tracing::error!(subject = request.subject, %error, "defect");
+        }
+        encode(&Reply::Error { error }, encoding).unwrap_or_default()
+    }
+}
+
+impl Ingress {
+    async fn answer(&self, request: &Request, encoding: Encoding) -> Result<Vec<u8>, ErrorReply> {
+        let bad = |message: String| ErrorReply::new(ErrorKind::BadRequest, message);
+        let subject = Subject::parse(&request.subject).map_err(|e| bad(e.to_string()))?;
+        let (command, _): (Command, _) = decode(&request.payload).map_err(|e| bad(e.to_string()))?;
+        let (verb, class) = verb_of(&command);
+        if verb != subject.verb {
+            return Err(bad(format!("the subject's verb is {:?}, the payload's command {verb:?}", subject.verb)));
+        }
+        if class == AccessClass::Adm && subject.class == AccessClass::Cmd {
+            let message = format!("{verb:?} needs a subject of class adm, not cmd");
+            return Err(ErrorReply::new(ErrorKind::Forbidden, message));
+        }
+        if request.id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 256) {
+            return Err(bad("a message id has 1 to 256 bytes".to_owned()));
+        }
+        let fail = |e: UniverseError| e.to_reply();
+        let work = match command {
+            Command::Apply(apply) => Work::Apply { name: subject.object.clone(), apply },
+            Command::Send(send) => Work::Send { send, made: None },
+            Command::Eval { source } => Work::Eval { source, made: None },
+            Command::UpdateProperty { property_name, property_value } => Work::Send {
+                send: SendCommand { selector: format!("{property_name}:"), arguments: vec![property_value] },
+                made: None,
+            },
+            Command::CreateMethod { method_name, method_code } => {
+                Work::CreateMethod { name: method_name, source: method_code }
+            }
+            Command::Undo { slot } => Work::Undo { slot },
+            Command::GetFullState | Command::List(_) | Command::History(_) | Command::Export(_) => {
+                let reply = Reply::Ok(self.read(command, &subject.object).await?);
+                return encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()));
+            }
+        };
+        let object = match &work {
+            // The object need not be there yet; its name decides its id.
+            Work::Apply { name, .. } => {
+                let known = self.universe.lookup_name(name).await.map_err(fail)?;
+                known.unwrap_or_else(|| ObjectId::of_name(name))
+            }
+            _ => self.universe.resolve(&subject.object).await.map_err(fail)?,
+        };
+        self.deliver(Message {
+            object,
+            authority: match (&work, subject.class) {
+                (Work::Apply { .. }, _) => Authority::Operator,
+                (_, AccessClass::Adm) => Authority::Architect,
+                (_, AccessClass::Cmd) => Authority::Sender,
+            },
+            sender: request.sender.clone().unwrap_or_default(),
+            id: request.id.clone(),
+            digest: *blake3::hash(&request.payload).as_bytes(),
+            encoding,
+            work,
+        })
+        .await
+    }
+
+    /// Answers what changes nothing.
+    async fn read(&self, command: Command, object: &str) -> Result<OkReply, ErrorReply> {
+        let fail = |e: UniverseError| e.to_reply();
+        let resolve = || async { self.universe.resolve(object).await.map_err(fail) };
+        let value = match command {
+            Command::List(list) => {
+                let after = list.after.map(|mark| bytes_of(&mark)).transpose()?;
+                to_value(&self.universe.list(after.as_deref()).await.map_err(fail)?)
+            }
+            Command::History(wanted) => {
+                let page = self.universe.history(resolve().await?, wanted.slot.as_deref(), wanted.before).await;
+                to_value(&page.map_err(fail)?)
+            }
+            Command::Export(wanted) => to_value(&self.export(wanted).await?),
+            _ => return self.universe.full_state(resolve().await?).await.map_err(fail),
+        };
+        Ok(OkReply { value: value?, rev: 0, made: None })
+    }
+
+    async fn export(&self, wanted: ExportCommand) -> Result<ExportPage, ErrorReply> {
+        let bad = |what: String| ErrorReply::new(ErrorKind::BadRequest, what);
+        let at = match &wanted.snapshot {
+            Some(mark) => Some(Snapshot(mark.parse().map_err(|_| bad(format!("{mark:?} is no snapshot")))?)),
+            None => None,
+        };
+        let after = wanted.after.map(|mark| bytes_of(&mark)).transpose()?;
+        let (at, rows, next) = self.universe.export(at, after.as_deref()).await.map_err(|e| e.to_reply())?;
+        let rows =
+            encode(&rows, Encoding::MessagePack).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()))?;
+        let next = next.map(|key| hex(&key));
+        Ok(ExportPage { snapshot: at.0.to_string(), rows: BASE64_STANDARD.encode(rows), next })
+    }
+
+    /// Delivers; when nobody understands, makes the method and delivers once more.
+    async fn deliver(&self, mut message: Message) -> Result<Vec<u8>, ErrorReply> {
+        let missing = match self.universe.deliver(&message).await {
+            Ok(Delivery::Replied(reply)) => return Ok(reply),
+            Ok(Delivery::NotUnderstood(missing)) => missing,
+            Err(error) => return Err(error.to_reply()),
+        };
+        let made = self.make(&missing).await?;
+        if let Work::Send { made: told, .. } | Work::Eval { made: told, .. } = &mut message.work {
+            *told = Some(made);
+        }
+        match self.universe.deliver(&message).await {
+            Ok(Delivery::Replied(reply)) => Ok(reply),
+            Ok(Delivery::NotUnderstood(again)) => Err(not_understood(&again, "even after one method was made")),
+            Err(error) => Err(error.to_reply()),
+        }
+    }
+
+    async fn make(&self, missing: &Unanswered) -> Result<batos_covenant::Made, ErrorReply> {
+        let (mind, asked) = (self.mind.clone(), missing.clone());
+        // Its own task: a becoming goes on when its sender has given up.
+        let becoming = tokio::spawn(async move { mind.make(&asked).await });
+        let Ok(ended) = tokio::time::timeout(BECOMING_WAIT, becoming).await else {
+            let message = format!("a method for {:?} is being made; ask again with the same id", missing.selector);
+            return Err(ErrorReply::new(ErrorKind::Unavailable, message));
+        };
+        match ended {
+            Ok(Ok(Outcome::Made(made))) => Ok(made),
+            Ok(Ok(Outcome::Refused(reason))) => Err(ErrorReply::new(
+                ErrorKind::Refused,
+                format!("nobody understands {:?}, and the draft was refused: {reason}", missing.selector),
+            )),
+            Ok(Err(BecomingError::Mind(error))) => Err(not_understood(missing, &error.to_string())),
+            Ok(Err(BecomingError::Universe(error))) => Err(error.to_reply()),
+            Err(error) => Err(ErrorReply::new(ErrorKind::Internal, format!("becoming: {error}"))),
+        }
+    }
+}
+
+fn to_value(answer: &impl Serialize) -> Result<Wire, ErrorReply> {
+    serde_json::to_value(answer).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()))
+}
+
+/// Page marks are bytes in hexadecimal.
+fn bytes_of(mark: &str) -> Result<Vec<u8>, ErrorReply> {
+    let bad = || ErrorReply::new(ErrorKind::BadRequest, format!("{mark:?} is no mark of a page"));
+    let digits = mark.as_bytes().chunks(2);
+    digits
+        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(bad))
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn not_understood(missing: &Unanswered, why: &str) -> ErrorReply {
+    let message = format!("object {} does not understand {:?}: {why}", missing.receiver, missing.selector);
+    ErrorReply::new(ErrorKind::NotUnderstood, message)
+}
+
+/// The verb that names a command in a subject, and the least class that may use it.
+fn verb_of(command: &Command) -> (&'static str, AccessClass) {
+    match command {
+        Command::Send(_) => ("send", AccessClass::Cmd),
+        Command::GetFullState => ("get_full_state", AccessClass::Cmd),
+        Command::UpdateProperty { .. } => ("update_property", AccessClass::Cmd),
+        Command::CreateMethod { .. } => ("create_method", AccessClass::Adm),
+        Command::Eval { .. } => ("eval", AccessClass::Adm),
+        Command::List(_) => ("list", AccessClass::Cmd),
+        Command::History(_) => ("history", AccessClass::Cmd),
+        Command::Undo { .. } => ("undo", AccessClass::Adm),
+        Command::Export(_) => ("export", AccessClass::Adm),
+        Command::Apply(_) => ("apply", AccessClass::Adm),
+    }
+}
