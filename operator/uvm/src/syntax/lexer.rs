@@ -241,6 +241,7 @@ impl<'a> Lexer<'a> {
             let text = self.take(|c| c.is_ascii_alphanumeric());
             let value = num_bigint::BigUint::parse_bytes(text.as_bytes(), radix)
                 .ok_or_else(|| self.error(format!("{text:?} is no number in radix {radix}")))?;
+            let sign = if value.bits() == 0 { "" } else { sign };
             return Ok(Token::Integer(format!("{sign}{value}")));
         }
         let mut text = digits;

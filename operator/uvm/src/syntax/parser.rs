@@ -10,7 +10,7 @@ use super::{
 /// Deepest nesting of expressions; the tree is walked recursively.
 const MAX_NESTING: u32 = 120;
 /// Highest tree: messages to the answers of messages count too.
-const MAX_HEIGHT: u32 = 512;
+const MAX_HEIGHT: u32 = 250;
 
 /// What is wrong with a source, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
