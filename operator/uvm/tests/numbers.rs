@@ -17,7 +17,8 @@ fn integer() -> impl Strategy<Value = BigInt> {
             let n = (BigInt::from(1) << bits) + delta;
             if negative { -n } else { n }
         }),
-        proptest::collection::vec(any::<u32>(), 1..12).prop_map(|digits| BigInt::from_slice(num_bigint::Sign::Minus, &digits)),
+        proptest::collection::vec(any::<u32>(), 1..12)
+            .prop_map(|digits| BigInt::from_slice(num_bigint::Sign::Minus, &digits)),
     ]
 }
 

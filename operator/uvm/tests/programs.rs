@@ -11,11 +11,48 @@ use common::World;
 use proptest::prelude::*;
 
 const RECEIVERS: &[&str] = &[
-    "a", "b", "3", "-7", "2.5", "(1/3)", "'text'", "#symbol", "$c", "nil", "true", "#(3 1 2)", "{a. b}", "[ :x | x ]", "[ a ]",
-    "Array", "OrderedCollection", "Dictionary", "Set", "Bag", "String", "Point", "Interval", "Object", "Random", "Transcript",
-    "(OrderedCollection withAll: #(1 2 3))", "(Dictionary newFromPairs: #(a 1 b 2))", "(Set withAll: #(1 2))", "(1 to: 5)",
-    "(3 @ 4)", "(#a -> 1)", "(ReadStream on: #(1 2))", "(WriteStream on: '')", "(Mirror on: a)", "(SortedCollection withAll: #(2 1))",
-    "(2 raisedTo: 100)", "self", "(Error new)", "Exception", "(Array new: 3)", "(| x <- 1. f: n = ( x + n ) |)",
+    "a",
+    "b",
+    "3",
+    "-7",
+    "2.5",
+    "(1/3)",
+    "'text'",
+    "#symbol",
+    "$c",
+    "nil",
+    "true",
+    "#(3 1 2)",
+    "{a. b}",
+    "[ :x | x ]",
+    "[ a ]",
+    "Array",
+    "OrderedCollection",
+    "Dictionary",
+    "Set",
+    "Bag",
+    "String",
+    "Point",
+    "Interval",
+    "Object",
+    "Random",
+    "Transcript",
+    "(OrderedCollection withAll: #(1 2 3))",
+    "(Dictionary newFromPairs: #(a 1 b 2))",
+    "(Set withAll: #(1 2))",
+    "(1 to: 5)",
+    "(3 @ 4)",
+    "(#a -> 1)",
+    "(ReadStream on: #(1 2))",
+    "(WriteStream on: '')",
+    "(Mirror on: a)",
+    "(SortedCollection withAll: #(2 1))",
+    "(2 raisedTo: 100)",
+    "self",
+    "(Error new)",
+    "Exception",
+    "(Array new: 3)",
+    "(| x <- 1. f: n = ( x + n ) |)",
 ];
 
 /// Every selector that an object of the image understands, but those that only end the turn.
@@ -52,8 +89,8 @@ fn program(choices: &[(u16, [u8; 5])]) -> String {
 fn run(source: &str, slice: u64) -> Result<String, TestCaseError> {
     let world = World::new();
     let limits = Limits { fuel: 50_000, heap_bytes: 4 << 20, depth: 300 };
-    let mut turn =
-        Turn::eval(image::GENESIS, source, limits, [1; 32]).map_err(|e| TestCaseError::fail(format!("{source}: {e}")))?;
+    let mut turn = Turn::eval(image::GENESIS, source, limits, [1; 32])
+        .map_err(|e| TestCaseError::fail(format!("{source}: {e}")))?;
     loop {
         match turn.run(slice) {
             Exit::Paused => {}
@@ -61,7 +98,9 @@ fn run(source: &str, slice: u64) -> Result<String, TestCaseError> {
                 objects.into_iter().for_each(|id| turn.supply(id, world.records.get(&id).cloned()));
                 names.iter().for_each(|name| turn.supply_name(name, world.name(name)));
             }
-            Exit::Done => return Ok(format!("{:?} {}", turn.effects().map(|effects| effects.answer), turn.fuel_used())),
+            Exit::Done => {
+                return Ok(format!("{:?} {}", turn.effects().map(|effects| effects.answer), turn.fuel_used()));
+            }
             Exit::Failed(error) => {
                 prop_assert!(error.kind != batos_covenant::ErrorKind::Internal, "{source}: {error} {:?}", error.stack);
                 return Ok(format!("{:?} {}", error.kind, turn.fuel_used()));

@@ -2,6 +2,8 @@
 // Each test uses a part of this.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod script;
+
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
