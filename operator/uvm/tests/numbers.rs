@@ -1,4 +1,5 @@
 //! Integer arithmetic of the language beside num-bigint, on operands of every size.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Programs made at random from the image's own selectors: whatever they do, they end within their limits, and end the
 //! same however they are interrupted.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 
