@@ -53,6 +53,25 @@ pub enum Payload {
     Array(Vec<Value>),
     /// Keys with their values, in the order in which they were added. Beside each the key's hash, sealed at insertion.
     Table(Vec<(u64, Value, Value)>),
+    /// A closure.
+    Block(Box<Block>),
+    /// Variables that closures share, with the context around them (or nil).
+    Context { outer: Value, variables: Vec<Value> },
+}
+
+/// A closure: its code, and what it was closed over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Block {
+    /// Canonical source: `[ :x | x + y ]`.
+    pub source: String,
+    /// Names of the variables in the contexts around, the innermost context first.
+    pub environment: Vec<Vec<String>>,
+    /// Whether the image wrote it, which may name primitives.
+    pub is_kernel: bool,
+    pub me: Value,
+    /// The object that holds the method in which the block was written, for resends.
+    pub holder: Option<ObjectId>,
+    pub context: Value,
 }
 
 /// One object.

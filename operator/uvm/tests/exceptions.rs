@@ -162,3 +162,10 @@ fn a_return_out_of_an_ended_method_is_an_error() {
     );
     assert_eq!(world.eval(&format!("{object} o make value")).unwrap_err().kind, ErrorKind::MethodFailed);
 }
+
+#[test]
+fn the_operators_of_numbers_stay_what_they_are() {
+    let error = World::new().eval("Integer setSlot: #+ value: [ :n | 5 ]").unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Forbidden);
+    World::new().answers("Integer setSlot: #twice: value: [ :n | n * 2 ]. 1 twice: 4", "8");
+}

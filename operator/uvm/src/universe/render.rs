@@ -51,7 +51,7 @@ fn public_state(record: &Record) -> Map<String, Wire> {
         })
         .collect();
     let elements = match &record.payload {
-        Payload::None => return state,
+        Payload::None | Payload::Block(_) | Payload::Context { .. } => return state,
         Payload::Array(elements) => elements.iter().map(wire).collect(),
         Payload::Table(entries) => entries.iter().map(|(_, key, value)| json!([wire(key), wire(value)])).collect(),
     };

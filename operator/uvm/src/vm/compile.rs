@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use batos_covenant::ErrorKind;
+use batos_graph::Block;
 
 use super::{
     VmError,
@@ -15,7 +16,9 @@ use super::{
     symbols::Symbols,
     value::{Symbol, Value},
 };
-use crate::syntax::{self, Expr, ExprKind, Position, Receiver, SlotNodeKind, Statement, parse_method, print_slot};
+use crate::syntax::{
+    self, Expr, ExprKind, Position, Receiver, SlotNodeKind, Statement, parse_expression, parse_method, print_slot,
+};
 
 /// A method that compiles.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,25 @@ pub(super) fn is_primitive(selector: &str) -> bool {
 pub(super) fn compile(name: &str, code: &syntax::Code, symbols: &Symbols, primitives: bool) -> Result<Code, VmError> {
     let mut compiler = Compiler { symbols, scopes: Vec::new(), contexts: Vec::new(), primitives };
     compiler.scope(name, code, false)
+}
+
+/// Compiles a closure that was stored, by its source and the names in the contexts around it.
+pub(super) fn compile_block(block: &Block, symbols: &Symbols) -> Result<Code, VmError> {
+    let parsed = parse_expression(&block.source)?;
+    let [Statement::Expr(Expr { kind: ExprKind::Block(code), .. })] = parsed.body.as_slice() else {
+        return Err(too_large("block"));
+    };
+    let mut compiler = Compiler { symbols, scopes: Vec::new(), contexts: Vec::new(), primitives: block.is_kernel };
+    let mut around = Scope { code: Code::default(), variables: Vec::new(), next: 0, outer_contexts: 0 };
+    for (context, names) in block.environment.iter().rev().enumerate() {
+        for (index, name) in names.iter().enumerate() {
+            let place = Place::Context { context, index: small(index)? };
+            around.variables.push(Variable { name: name.clone(), place });
+        }
+        compiler.contexts.push(Context { scope: 0, register: 0, names: names.clone() });
+    }
+    compiler.scopes.push(around);
+    compiler.scope("[]", code, true)
 }
 
 /// Registers of one activation.
@@ -80,6 +102,7 @@ pub(super) struct Scope {
 struct Context {
     scope: usize,
     register: Reg,
+    names: Vec<String>,
 }
 
 pub(super) struct Compiler<'a> {
@@ -109,6 +132,8 @@ impl Compiler<'_> {
             name: name.to_owned(),
             arguments: code.arguments.len(),
             is_block,
+            is_kernel: self.primitives,
+            environment: self.contexts.iter().rev().map(|context| context.names.clone()).collect(),
             tree: is_block.then(|| Arc::new(code.clone())),
             ..Code::default()
         };
@@ -151,7 +176,8 @@ impl Compiler<'_> {
             let register = self.temporary()?;
             let outer = self.innermost_context()?.unwrap_or(NONE);
             self.emit(code.at, Op::Context { to: register, outer, count: small(in_context.len())? })?;
-            self.contexts.push(Context { scope, register });
+            let names = in_context.iter().map(|name| (*name).clone()).collect();
+            self.contexts.push(Context { scope, register, names });
         }
         let mut index = 0;
         for (number, name) in names.iter().enumerate() {

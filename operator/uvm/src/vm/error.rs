@@ -53,8 +53,8 @@ pub(super) fn limit<T>(message: impl Into<String>) -> Result<T, Stop> {
     Err(Stop::Fail(VmError::new(ErrorKind::LimitExceeded, message)))
 }
 
-/// Running code may not change `name`, which belongs to the image.
-pub(super) fn forbidden<T>(name: &str) -> Result<T, Stop> {
-    let text = format!("{name} belongs to the image: a message may not change it");
+/// `selector` of `name` is carried out by the machine itself.
+pub(super) fn forbidden<T>(name: &str, selector: &str) -> Result<T, Stop> {
+    let text = format!("{selector:?} of {name} belongs to the machine: nobody may change it");
     Err(Stop::Fail(VmError::new(ErrorKind::Forbidden, text)))
 }

@@ -13,7 +13,7 @@ use super::{
     error::{Stop, forbidden, limit},
     map::{MapId, MapSlot, Maps, reserved},
     op::Code,
-    symbols::Symbols,
+    symbols::{Symbols, known},
     table::Table,
     value::{Handle, Kind, Symbol, Value},
 };
@@ -71,8 +71,6 @@ pub(super) struct Object {
     pub dirty: bool,
     /// A lookup went through it: when its map changes, what was found is void.
     pub is_ancestor: bool,
-    /// Belongs to the image: no running code changes it.
-    pub is_kernel: bool,
     pub body: Body,
     pub origin: Origin,
 }
@@ -226,7 +224,7 @@ impl Heap {
         let at = self.words.len() as u32;
         self.words.extend_from_slice(words);
         let words = words.len() as u32;
-        self.push(Object { map, at, words, dirty: false, is_ancestor: false, is_kernel: false, body, origin })
+        self.push(Object { map, at, words, dirty: false, is_ancestor: false, body, origin })
     }
 
     /// A new object.
@@ -256,7 +254,6 @@ impl Heap {
             words: words as u32,
             dirty: false,
             is_ancestor: false,
-            is_kernel: false,
             body,
             origin: Origin::New(self.created),
         }))
@@ -406,6 +403,7 @@ impl Heap {
 
     /// Adds a slot or replaces the one of that name.
     pub fn put_slot(&mut self, handle: Handle, slot: Slot) -> Result<(), Stop> {
+        self.refuse_operator(handle, slot.name)?;
         let mut slots = self.slots(handle)?;
         match slots.iter_mut().find(|old| old.name == slot.name) {
             Some(old) => *old = slot,
@@ -415,14 +413,14 @@ impl Heap {
     }
 
     pub fn remove_slot(&mut self, handle: Handle, name: Symbol) -> Result<(), Stop> {
+        self.refuse_operator(handle, name)?;
         let mut slots = self.slots(handle)?;
         slots.retain(|slot| slot.name != name);
         self.set_slots(handle, &slots)
     }
 
     /// Gives an object these slots instead of its own.
-    pub fn set_slots(&mut self, handle: Handle, slots: &[Slot]) -> Result<(), Stop> {
-        self.refuse_kernel(handle)?;
+    fn set_slots(&mut self, handle: Handle, slots: &[Slot]) -> Result<(), Stop> {
         // Charged as if nothing of it were there yet, so that it does not matter what other objects look like.
         self.charge((slots.len() + 1) * SLOT_BYTES)?;
         let empty = Body::Plain;
@@ -434,7 +432,6 @@ impl Heap {
 
     /// An assignable slot that the object lacks.
     pub fn add_slot(&mut self, handle: Handle, name: Symbol, value: Value) -> Result<(), Stop> {
-        self.refuse_kernel(handle)?;
         let object = self.get(handle)?;
         let (at, count, map) = (object.at as usize, object.words as usize, object.map);
         // A constant of that name gives way.
@@ -468,12 +465,12 @@ impl Heap {
         Ok(())
     }
 
-    /// Running code does not change the image: the machine's fast paths rest on it.
-    pub fn refuse_kernel(&self, handle: Handle) -> Result<(), Stop> {
+    /// The operators of the image's numbers and booleans are carried out by the machine itself: nobody replaces them.
+    fn refuse_operator(&self, handle: Handle, name: Symbol) -> Result<(), Stop> {
         let object = self.get(handle)?;
-        match object.is_kernel {
-            true => forbidden(object.record().and_then(|record| record.name.as_deref()).unwrap_or("the object")),
-            false => Ok(()),
+        match object.record().filter(|record| record.is_kernel && name.0 <= known::NOT.0) {
+            Some(record) => forbidden(record.name.as_deref().unwrap_or_default(), self.symbols.name(name)),
+            None => Ok(()),
         }
     }
 
@@ -512,7 +509,6 @@ impl Heap {
             words: count as u32 + 1,
             dirty: false,
             is_ancestor: false,
-            is_kernel: false,
             body: Body::Context,
             origin: Origin::New(self.created),
         })))

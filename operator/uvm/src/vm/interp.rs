@@ -344,17 +344,26 @@ impl Machine {
                         }
                         Op::Captured { to, context, index } => {
                             let context = regs[context as usize].as_object().unwrap_or(Handle(0));
-                            regs[to as usize] = heap.word(context, index as usize + 1);
+                            let Cell::Here(object) = &heap.cells[context.0 as usize] else { full!(self.need(context)) };
+                            let word = heap.words.get(object.at as usize + index as usize + 1);
+                            regs[to as usize] = word.copied().unwrap_or(Value::NIL);
                             ip += 1;
                         }
                         Op::SetCaptured { context, index, from } => {
                             let context = regs[context as usize].as_object().unwrap_or(Handle(0));
-                            heap.set_word(context, index as usize + 1, regs[from as usize]);
+                            let Cell::Here(object) = &mut heap.cells[context.0 as usize] else {
+                                full!(self.need(context))
+                            };
+                            object.dirty = true;
+                            if let Some(word) = heap.words.get_mut(object.at as usize + index as usize + 1) {
+                                *word = regs[from as usize];
+                            }
                             ip += 1;
                         }
                         Op::Outer { to, from } => {
                             let context = regs[from as usize].as_object().unwrap_or(Handle(0));
-                            regs[to as usize] = heap.word(context, 0);
+                            let Cell::Here(object) = &heap.cells[context.0 as usize] else { full!(self.need(context)) };
+                            regs[to as usize] = heap.words.get(object.at as usize).copied().unwrap_or(Value::NIL);
                             ip += 1;
                         }
                         Op::Context { to, outer, count } => {
@@ -463,7 +472,7 @@ impl Machine {
                         ip += 1;
                     }
                     Target::SetField { place } => match &mut heap.cells[handle.0 as usize] {
-                        Cell::Here(object) if !object.is_kernel => {
+                        Cell::Here(object) => {
                             pay!();
                             object.dirty = true;
                             heap.words[object.at as usize + place as usize] = with;
@@ -596,6 +605,12 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// An object that has to be loaded; an op that uses it has cost nothing yet.
+    fn need(&mut self, handle: Handle) -> Result<(), Stop> {
+        self.check();
+        self.heap.get(handle).map(|_| ())
     }
 
     fn not_boolean(&mut self, value: Value) -> Result<(), Stop> {

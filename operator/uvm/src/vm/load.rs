@@ -13,10 +13,11 @@ use super::{
 
 impl Heap {
     /// Puts what the store holds under `id` into its place.
-    pub fn supply(&mut self, id: ObjectId, found: Option<(Rev, Arc<Record>)>) {
+    /// A closure's code has the number `code` in this turn.
+    pub fn supply(&mut self, id: ObjectId, found: Option<(Rev, Arc<Record>)>, code: Option<u32>) {
         let handle = self.refer(id);
         let cell = match found {
-            Some((rev, record)) => Cell::Here(self.object_of(id, rev, record)),
+            Some((rev, record)) => Cell::Here(self.object_of(id, rev, record, code)),
             None => Cell::Absent(id),
         };
         if let Some(place) = self.cells.get_mut(handle.0 as usize) {
@@ -24,7 +25,7 @@ impl Heap {
         }
     }
 
-    fn object_of(&mut self, id: ObjectId, rev: Rev, record: Arc<Record>) -> Object {
+    fn object_of(&mut self, id: ObjectId, rev: Rev, record: Arc<Record>, code: Option<u32>) -> Object {
         let mut slots = Vec::with_capacity(record.slots.len());
         for slot in &record.slots {
             let name = self.symbols.intern(&slot.name);
@@ -48,13 +49,25 @@ impl Heap {
                 }
                 Body::Table(Box::new(table))
             }
+            // No activation has the serial number 0: `^` finds its method gone.
+            Payload::Block(_) => code.map_or(Body::Plain, |code| Body::Block { code, home: 0 }),
+            Payload::Context { .. } => Body::Context,
         };
-        let (map, data) = self.shape(&slots, &body);
+        let (map, mut data) = self.shape(&slots, &body);
+        match &record.payload {
+            Payload::Block(block) => {
+                let holder = block.holder.map_or(Value::NIL, |id| Value::object(self.refer(id)));
+                data.extend([self.value_of(&block.me), self.value_of(&block.context), holder]);
+            }
+            Payload::Context { outer, variables } => {
+                data.extend(std::iter::once(outer).chain(variables).map(|value| self.value_of(value)));
+            }
+            _ => {}
+        }
         let at = self.words.len() as u32;
         self.words.extend_from_slice(&data);
-        let is_kernel = record.is_kernel;
         let origin = Origin::Stored(Box::new(Stored { id, rev, record }));
-        Object { map, at, words: data.len() as u32, dirty: false, is_ancestor: false, is_kernel, body, origin }
+        Object { map, at, words: data.len() as u32, dirty: false, is_ancestor: false, body, origin }
     }
 
     /// A stored value in this heap. What the store holds fits: it was charged when it was made.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use batos_covenant::ErrorKind;
-use batos_graph::ObjectId;
+use batos_graph::{ObjectId, Payload, Record, Rev};
 
 use super::{
     VmError,
@@ -204,6 +204,16 @@ impl Machine {
         }
         self.serial = 1;
         self.frames.push(Frame { code, ip: 0, base: 0, to: 0, holder, serial: 1, home: 1, mark: Mark::None });
+    }
+
+    /// Puts what the store holds under `id` into the heap; a closure's code is linked.
+    pub fn supply(&mut self, id: ObjectId, found: Option<(Rev, Arc<Record>)>) {
+        let block = found.as_ref().and_then(|(_, record)| match &record.payload {
+            Payload::Block(block) => self.heap.symbols.block_code(block),
+            _ => None,
+        });
+        let code = block.map(|code| self.link(code));
+        self.heap.supply(id, found, code);
     }
 
     /// Enters code into this turn.

@@ -303,6 +303,10 @@ pub(super) struct Code {
     /// Size of the window.
     pub registers: usize,
     pub is_block: bool,
+    /// The image wrote it.
+    pub is_kernel: bool,
+    /// Of a block: names of the variables in the contexts around, the innermost context first.
+    pub environment: Vec<Vec<String>>,
     pub shortcut: Shortcut,
     pub ops: Vec<Op>,
     /// Source line of each op.

@@ -31,7 +31,7 @@ const FEW: usize = 6;
 
 impl Machine {
     /// From here on the running op may have to start again.
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         self.checkpoint = Checkpoint {
             fuel: self.fuel,
             allocated: self.heap.allocated,
@@ -238,7 +238,6 @@ impl Machine {
             }
             Target::SetField { place } => {
                 let Some(handle) = handle else { return broken() };
-                self.heap.refuse_kernel(handle)?;
                 self.burn()?;
                 self.heap.set_word(handle, place as usize, self.stack[at + 1]);
                 self.finish(to, receiver)

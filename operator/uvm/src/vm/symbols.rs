@@ -8,7 +8,9 @@ use std::{
     sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, RwLock},
 };
 
-use super::{op::Code, value::Symbol};
+use batos_graph::Block;
+
+use super::{compile::compile_block, op::Code, value::Symbol};
 
 /// Symbols of a table before the next turn begins a new one.
 const MAX_SYMBOLS: usize = 1 << 20;
@@ -91,6 +93,17 @@ impl Symbols {
     pub fn code(&self, is_kernel: bool, source: &Arc<str>) -> Option<Arc<Code>> {
         let codes = self.0.codes.lock().unwrap_or_else(PoisonError::into_inner);
         codes.get(&(is_kernel, source.clone())).cloned()
+    }
+
+    /// The code of a closure that was stored; `None` when it no longer compiles.
+    pub fn block_code(&self, block: &Block) -> Option<Arc<Code>> {
+        // Same text, same names around it: same code.
+        let key: Arc<str> = Arc::from(format!("{:?} {}", block.environment, block.source));
+        self.code(block.is_kernel, &key).or_else(|| {
+            let code = compile_block(block, self).ok().map(Arc::new)?;
+            self.keep_code(block.is_kernel, &key, &code);
+            Some(code)
+        })
     }
 
     pub fn keep_code(&self, is_kernel: bool, source: &Arc<str>, code: &Arc<Code>) {

@@ -11,11 +11,11 @@ use super::{
     VmError,
     compile::compile,
     error::Stop,
-    heap::{Body, Heap, Object, Origin, SlotType},
+    heap::{Body, Heap, Linked, Object, Origin, SlotType},
     machine::Machine,
     value::{Handle, Kind, Value},
 };
-use crate::syntax::parse_expression;
+use crate::syntax::{Expr, ExprKind, parse_expression, print_expression};
 
 /// What one turn may use up.
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +140,7 @@ impl Turn {
     }
 
     pub fn supply(&mut self, id: ObjectId, found: Option<(Rev, Arc<Record>)>) {
-        self.machine.heap.supply(id, found);
+        self.machine.supply(id, found);
     }
 
     pub fn supply_name(&mut self, name: &str, found: Option<ObjectId>) {
@@ -165,7 +165,8 @@ impl Turn {
     /// The answer, and the records to write: changed objects and the new ones that they or the answer lead to.
     pub fn effects(&self) -> Result<Effects, VmError> {
         let heap = &self.machine.heap;
-        let mut harvest = Harvest { heap, seed: &self.seed, queue: heap.dirty(), queued: heap.dirty() };
+        let mut harvest =
+            Harvest { heap, codes: &self.machine.codes, seed: &self.seed, queue: heap.dirty(), queued: heap.dirty() };
         let answer = harvest.wire(self.machine.answer, 0)?;
         let mut writes = Vec::new();
         let mut next = 0;
@@ -219,6 +220,7 @@ fn value_of(heap: &mut Heap, wire: &Wire, depth: usize) -> Result<Value, VmError
 /// Collects what a turn leaves behind.
 struct Harvest<'a> {
     heap: &'a Heap,
+    codes: &'a [Linked],
     seed: &'a [u8; 32],
     queue: Vec<Handle>,
     queued: Vec<Handle>,
@@ -271,7 +273,7 @@ impl Harvest<'_> {
         })
     }
 
-    fn stored(&mut self, value: Value, place: &str) -> Result<graph::Value, VmError> {
+    fn stored(&mut self, value: Value) -> Result<graph::Value, VmError> {
         Ok(match value.kind() {
             Kind::Nil => graph::Value::Nil,
             Kind::Bool(b) => graph::Value::Bool(b),
@@ -286,13 +288,24 @@ impl Harvest<'_> {
                     Err(_) => graph::Value::BigInt(n.to_string()),
                 },
                 Some(Body::Fraction(n)) => graph::Value::Fraction(n.numerator.to_string(), n.denominator.to_string()),
-                Some(Body::Block { .. }) => {
-                    let text =
-                        format!("{place}: a block cannot be stored as data yet; setSlot:value: makes a method of it");
-                    return Err(VmError::new(ErrorKind::MethodFailed, text));
-                }
                 _ => graph::Value::Ref(self.refer(handle)?),
             },
+        })
+    }
+
+    /// A closure as it is stored: by its source, so that another compiler makes of it what this one does.
+    fn block(&mut self, handle: Handle, code: u32) -> Result<graph::Block, VmError> {
+        let [me, context, holder] = [0, 1, 2].map(|word| self.heap.word(handle, word));
+        let gone = || VmError::new(ErrorKind::Internal, "a block without code");
+        let code = self.codes.get(code as usize).map(|linked| linked.code.clone()).ok_or_else(gone)?;
+        let tree = code.tree.as_deref().cloned().ok_or_else(gone)?;
+        Ok(graph::Block {
+            source: print_expression(&Expr { at: tree.at, kind: ExprKind::Block(tree) }),
+            environment: code.environment.clone(),
+            is_kernel: code.is_kernel,
+            me: self.stored(me)?,
+            holder: holder.as_object().map(|holder| self.refer(holder)).transpose()?,
+            context: self.stored(context)?,
         })
     }
 
@@ -308,11 +321,10 @@ impl Harvest<'_> {
         let mut slots = Vec::with_capacity(own.len());
         for slot in &own {
             let name = self.heap.symbols.name(slot.name).to_owned();
-            let place = format!("slot {name:?} of {id}");
             let kind = match slot.kind {
-                SlotType::Constant => SlotKind::Constant(self.stored(slot.value, &place)?),
-                SlotType::Assignable => SlotKind::Assignable(self.stored(slot.value, &place)?),
-                SlotType::Parent => SlotKind::Parent(self.stored(slot.value, &place)?),
+                SlotType::Constant => SlotKind::Constant(self.stored(slot.value)?),
+                SlotType::Assignable => SlotKind::Assignable(self.stored(slot.value)?),
+                SlotType::Parent => SlotKind::Parent(self.stored(slot.value)?),
                 SlotType::Method => {
                     let index = slot.value.as_int().and_then(|index| usize::try_from(index).ok());
                     let method = index.and_then(|index| self.heap.methods.get(index));
@@ -323,16 +335,20 @@ impl Harvest<'_> {
         }
         let payload = match &object.body {
             Body::Array(elements) => {
-                let place = format!("element of {id}");
-                let elements = elements.iter().map(|element| self.stored(*element, &place));
+                let elements = elements.iter().map(|element| self.stored(*element));
                 Payload::Array(elements.collect::<Result<_, _>>()?)
             }
             Body::Table(table) => {
-                let place = format!("element of {id}");
-                let entries = table
-                    .entries()
-                    .map(|entry| Ok((entry.hash, self.stored(entry.key, &place)?, self.stored(entry.value, &place)?)));
+                let entries =
+                    table.entries().map(|entry| Ok((entry.hash, self.stored(entry.key)?, self.stored(entry.value)?)));
                 Payload::Table(entries.collect::<Result<_, VmError>>()?)
+            }
+            Body::Block { code, .. } => Payload::Block(Box::new(self.block(handle, *code)?)),
+            Body::Context => {
+                let words = (0..object.words as usize).map(|word| self.heap.word(handle, word));
+                let mut values = words.map(|value| self.stored(value)).collect::<Result<Vec<_>, _>>()?;
+                let outer = if values.is_empty() { graph::Value::Nil } else { values.remove(0) };
+                Payload::Context { outer, variables: values }
             }
             _ => Payload::None,
         };
