@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -23,6 +24,7 @@ const help = `Fault switches of the TiKV test server. Each answers 200, or 400 a
 /ack?drop=N      the next N commits are applied, and their answers lost (0: none)
 /delay?ms=N      every call takes N ms longer (0: none)
 /busy?calls=N    the next N reads and writes are answered with ServerIsBusy (0: none)
+/primary?refuse=N the next N prewrites that hold their transaction's primary are refused unseen (0: none)
 /split?key=HEX   key becomes the first one of a region
 `
 
@@ -31,6 +33,7 @@ type faults struct {
 	stall   atomic.Bool
 	lost    atomic.Int64 // commit answers still to lose
 	busy    atomic.Int64 // calls still to refuse
+	primary atomic.Int64 // prewrites of primaries still to refuse
 	delayMs atomic.Int64
 }
 
@@ -71,11 +74,23 @@ func (f *faults) intercept(ctx context.Context, request any, _ *grpc.UnaryServer
 			return response, nil
 		}
 	}
+	if prewrite, ok := request.(*kvrpcpb.PrewriteRequest); ok && holdsPrimary(prewrite) && take(&f.primary) {
+		return nil, status.Error(codes.Unavailable, "primary refused on purpose")
+	}
 	response, err := next(ctx, request)
 	if _, commit := request.(*kvrpcpb.CommitRequest); commit && take(&f.lost) {
 		return nil, status.Error(codes.Unavailable, "answer lost on purpose")
 	}
 	return response, err
+}
+
+func holdsPrimary(request *kvrpcpb.PrewriteRequest) bool {
+	for _, mutation := range request.Mutations {
+		if bytes.Equal(mutation.Key, request.PrimaryLock) {
+			return true
+		}
+	}
+	return false
 }
 
 // busyResponse is nil for calls that have no region error.
@@ -128,6 +143,7 @@ func (f *faults) listen(addr string, s *store) error {
 	number("/tso", "stall", 1, func(n int64) { f.stall.Store(n == 1) })
 	number("/ack", "drop", 1<<40, f.lost.Store)
 	number("/delay", "ms", 3_600_000, f.delayMs.Store)
+	number("/primary", "refuse", 1<<40, f.primary.Store)
 	number("/busy", "calls", 1<<40, f.busy.Store)
 	on(mux, "/split", "key", func(value string) error {
 		key, err := hex.DecodeString(value)

@@ -8,15 +8,18 @@
 //!   which only a prewrite can answer, is rolled back; other locks are left to their time to live;
 //! - a conflict may be nested in other errors: it is one only if all leaves are;
 //! - `batch_get` groups neighbours only: keys are sorted and deduplicated before;
+//! - a lock whose primary was never written (its client or server died between prewrites) makes every call on its key
+//!   fail with `MultipleKeyErrors([txn_not_found])` for ever, because the client's lock resolver looks for that error
+//!   bare: once its time to live has passed, such a lock is cleaned up here;
 //! - a heartbeat task outlives each transaction by up to 10 s, and dropping an active one panics: both are switched off;
 //! - a read of a key that a dead client locked gives up before the lock expires: it is repeated until then.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use tikv_client::{
     CheckLevel, KvPair, Timestamp, TimestampExt, Transaction, TransactionClient, TransactionOptions,
-    transaction::HeartbeatOption,
+    transaction::{HeartbeatOption, ResolveLocksOptions},
 };
 use tokio::time::{Instant, timeout};
 
@@ -27,6 +30,8 @@ const CALL: Duration = Duration::from_secs(5);
 /// A lock lives for 3 to 20 s; an outcome is settled, and a locked key readable, soon after.
 const LOCK_LIFE: Duration = Duration::from_secs(25);
 const POLL: Duration = Duration::from_millis(100);
+/// Locks that one clean-up looks at.
+const MAX_LOCKS: u32 = 256;
 
 /// A universe's store in a TiKV cluster. Cheap calls share one client.
 pub struct TikvStore {
@@ -39,6 +44,8 @@ enum Failure {
     Conflict,
     /// A lock of somebody else is in the way and may expire.
     Locked,
+    /// A lock is in the way whose primary was never written.
+    Orphaned,
     Other(String),
 }
 
@@ -59,20 +66,52 @@ impl TikvStore {
         call("begin", self.client.begin_with_options(options())).await
     }
 
-    /// Repeats a read on a new snapshot while others' locks are in the way.
-    async fn reading<T, F: Future<Output = Result<T, Failure>>>(&self, read: impl Fn() -> F) -> Result<T, StoreError> {
+    /// Repeats a call on a new snapshot while others' locks are in the way of `ranges`.
+    async fn waiting<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        ranges: &[Range<Vec<u8>>],
+        call: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
         let end = Instant::now() + LOCK_LIFE;
         loop {
-            let failure = match read().await {
+            let failure = match call().await {
                 Ok(found) => return Ok(found),
                 Err(failure) => failure,
             };
             match failure {
-                Failure::Conflict | Failure::Locked if Instant::now() < end => tokio::time::sleep(POLL).await,
-                Failure::Conflict | Failure::Locked => {
+                Failure::Other(reason) => return Err(StoreError::Unavailable(reason)),
+                _ if Instant::now() > end => {
                     return Err(StoreError::Unavailable(format!("a key stays locked for {LOCK_LIFE:?}")));
                 }
-                Failure::Other(reason) => return Err(StoreError::Unavailable(reason)),
+                Failure::Orphaned => self.clean_up(ranges).await,
+                Failure::Conflict | Failure::Locked => {}
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Removes the locks in `ranges` whose time to live has passed, or commits what they stand for if their primary is
+    /// committed. What fails here is tried again by whoever waits.
+    async fn clean_up(&self, ranges: &[Range<Vec<u8>>]) {
+        let Ok(now) = call("timestamp", self.client.current_timestamp()).await else { return };
+        for range in ranges {
+            let Ok(locks) = call("locks", self.client.scan_locks(&now, range.clone(), MAX_LOCKS)).await else {
+                continue;
+            };
+            // Not every server heeds the end of the range.
+            for lock in locks.into_iter().filter(|lock| range.contains(&lock.key)) {
+                let written = Timestamp::from_version(lock.lock_version);
+                let age = u64::try_from(now.physical - written.physical).unwrap_or(0);
+                if age <= lock.lock_ttl {
+                    continue;
+                }
+                tracing::warn!(key = ?Key(lock.key.clone()), age_ms = age, "cleaning up an expired lock");
+                // Some servers take the bound as exclusive.
+                let bound = Timestamp::from_version(lock.lock_version + 1);
+                let options = ResolveLocksOptions { batch_size: MAX_LOCKS, ..ResolveLocksOptions::default() };
+                if call("clean-up", self.client.cleanup_locks(only(lock.key), &bound, options)).await.is_err() {
+                    tracing::warn!("an expired lock could not be cleaned up yet");
+                }
             }
         }
     }
@@ -128,7 +167,9 @@ impl TikvStore {
                     }
                     Ok(Err(StoreError::Conflict(batch.put.iter().map(|put| put.key.clone()).collect())))
                 }
-                Failure::Locked | Failure::Other(_) => self.settle(batch, committed, &error.to_string()).await,
+                Failure::Locked | Failure::Orphaned | Failure::Other(_) => {
+                    self.settle(batch, committed, &error.to_string()).await
+                }
             },
             Err(_) => self.settle(batch, committed, &format!("commit not answered within {CALL:?}")).await,
         }
@@ -165,8 +206,9 @@ impl Store for TikvStore {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
+        let ranges: Vec<_> = keys.iter().map(|key| only(key.0.clone())).collect();
         let found = self
-            .reading(|| async {
+            .waiting(&ranges, || async {
                 let mut transaction = self.begin().await?;
                 rows(&mut transaction, keys.iter()).await
             })
@@ -176,7 +218,7 @@ impl Store for TikvStore {
 
     /// A timestamp of PD, so that any worker can read at it.
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let now = self.reading(|| call("timestamp", self.client.current_timestamp())).await?;
+        let now = self.waiting(&[], || call("timestamp", self.client.current_timestamp())).await?;
         Ok(Snapshot(now.version()))
     }
 
@@ -188,9 +230,10 @@ impl Store for TikvStore {
         limit: usize,
     ) -> Result<Vec<(Key, Versioned)>, StoreError> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let range = start.0.clone()..end.0.clone();
         let pairs = self
-            .reading(|| async {
-                let range = start.0.clone()..end.0.clone();
+            .waiting(std::slice::from_ref(&range), || async {
+                let range = range.clone();
                 let pairs: Vec<KvPair> = match at {
                     None => call("scan", self.begin().await?.scan(range, limit)).await?.collect(),
                     Some(at) => {
@@ -206,23 +249,18 @@ impl Store for TikvStore {
 
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
         batch.check_size()?;
-        let end = Instant::now() + LOCK_LIFE;
-        loop {
-            match self.attempt(&batch).await {
-                Ok(outcome) => return outcome,
-                // Before the commit began: nothing was written.
-                Err(Failure::Conflict | Failure::Locked) if Instant::now() < end => tokio::time::sleep(POLL).await,
-                Err(Failure::Conflict | Failure::Locked) => {
-                    return Err(StoreError::Unavailable(format!("a key stays locked for {LOCK_LIFE:?}")));
-                }
-                Err(Failure::Other(reason)) => return Err(StoreError::Unavailable(reason)),
-            }
-        }
+        let expected = batch.expect.iter().map(|expect| &expect.key);
+        let keys = expected.chain(batch.put.iter().map(|put| &put.key)).chain(&batch.lock).chain(&batch.delete);
+        let ranges: Vec<_> = keys.map(|key| only(key.0.clone())).collect();
+        // What fails before the commit began has written nothing.
+        self.waiting(&ranges, || self.attempt(&batch)).await?
     }
 
     async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError> {
         let unavailable = |failure| match failure {
-            Failure::Conflict | Failure::Locked => StoreError::Unavailable("somebody else writes there".to_owned()),
+            Failure::Conflict | Failure::Locked | Failure::Orphaned => {
+                StoreError::Unavailable("somebody else writes there".to_owned())
+            }
             Failure::Other(reason) => StoreError::Unavailable(reason),
         };
         let mut transaction = self.begin().await.map_err(unavailable)?;
@@ -261,6 +299,12 @@ async fn call<T>(what: &str, call: impl Future<Output = tikv_client::Result<T>>)
     }
 }
 
+/// The range of one key.
+fn only(key: Vec<u8>) -> Range<Vec<u8>> {
+    let end = [key.as_slice(), &[0]].concat();
+    key..end
+}
+
 /// A write into the transaction's buffer.
 fn write(written: tikv_client::Result<()>) -> Result<(), Failure> {
     written.map_err(|error| failure("write", &error))
@@ -269,6 +313,9 @@ fn write(written: tikv_client::Result<()>) -> Result<(), Failure> {
 fn failure(what: &str, error: &tikv_client::Error) -> Failure {
     if is_conflict(error) {
         return Failure::Conflict;
+    }
+    if is_orphan(error) {
+        return Failure::Orphaned;
     }
     match error {
         tikv_client::Error::ResolveLockError(_) => Failure::Locked,
@@ -282,6 +329,16 @@ fn is_conflict(error: &tikv_client::Error) -> bool {
         KeyError(error) => error.conflict.is_some(),
         MultipleKeyErrors(all) | ExtractedErrors(all) => !all.is_empty() && all.iter().all(is_conflict),
         PessimisticLockError { inner, .. } => is_conflict(inner),
+        _ => false,
+    }
+}
+
+fn is_orphan(error: &tikv_client::Error) -> bool {
+    use tikv_client::Error::{ExtractedErrors, KeyError, MultipleKeyErrors, TxnNotFound};
+    match error {
+        TxnNotFound(_) => true,
+        KeyError(error) => error.txn_not_found.is_some(),
+        MultipleKeyErrors(all) | ExtractedErrors(all) => all.iter().any(is_orphan),
         _ => false,
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use batos_graph::{Batch, Key, Put, Store, StoreError, TikvStore};
+use tikv_client::{CheckLevel, TransactionClient, TransactionOptions};
 
 /// A fault that ends with the test.
 struct Fault(&'static str);
@@ -42,7 +43,7 @@ async fn open() -> TikvStore {
 fn batch(case: &str, value: &str) -> Batch {
     let mut unique = [0; 8];
     getrandom::fill(&mut unique).unwrap();
-    let key = |lead: u8| Key([[lead].as_slice(), case.as_bytes()].concat());
+    let key = |lead: u8| Key([[lead].as_slice(), case.as_bytes(), &unique].concat());
     Batch {
         marker: Key([[0x11].as_slice(), case.as_bytes(), &unique].concat()),
         marker_bytes: value.into(),
@@ -68,6 +69,7 @@ async fn faults() {
     a_lost_acknowledgement_is_settled_by_the_marker().await;
     silence_of_pd_ends_with_a_typed_error().await;
     a_commit_over_fresh_splits_is_whole().await;
+    a_lock_without_its_primary_expires().await;
     a_dead_server_is_unavailable().await;
 }
 
@@ -102,10 +104,30 @@ async fn a_commit_over_fresh_splits_is_whole() {
     store.commit(Batch { marker: Key(b"splits-warm".into()), ..batch.clone() }).await.ok();
     for lead in ["20", "70", "b0"] {
         // Between the key's lead byte and the rest of it.
-        switch(&format!("/split?key={lead}73"));
+        let unique: String = batch.marker.0[7..].iter().map(|byte| format!("{byte:02x}")).collect();
+        switch(&format!("/split?key={lead}73{unique}"));
     }
     store.commit(batch.clone()).await.unwrap();
     assert_eq!(values(&store, &batch).await, everywhere("whole"));
+}
+
+/// Fails once the client resolves such locks itself: then `clean_up` can go.
+async fn a_lock_without_its_primary_expires() {
+    let store = open().await;
+    let batch = batch("orphan", "never");
+    let fault = Fault::on("/primary?refuse=1000", "/primary?refuse=0");
+    let error = store.commit(batch.clone()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    drop(fault);
+    let client =
+        TransactionClient::new(vec![std::env::var("BATOS_TIKV").unwrap().replace("tikv://", "")]).await.unwrap();
+    let mut transaction =
+        client.begin_with_options(TransactionOptions::new_optimistic().drop_check(CheckLevel::None)).await.unwrap();
+    let left = transaction.get(batch.put[3].key.0.clone()).await;
+    assert!(format!("{left:?}").contains("txn_not_found"), "the client alone can read it now: {left:?}");
+    assert_eq!(values(&store, &batch).await, [None, None, None, None]);
+    store.commit(batch.clone()).await.unwrap();
+    assert_eq!(values(&store, &batch).await, everywhere("never"));
 }
 
 async fn a_dead_server_is_unavailable() {
