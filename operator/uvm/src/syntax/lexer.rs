@@ -56,13 +56,16 @@ pub(super) fn tokens(source: &str) -> Result<Vec<(Token, Position)>, SyntaxError
     }
     let mut tokens = Vec::new();
     loop {
+        // The end is where the last token ends: that is the place to look at when something is missing.
+        let last = lexer.at;
         lexer.skip_blank()?;
         let at = lexer.at;
-        let token = lexer.token()?;
-        let end = token == Token::End;
-        tokens.push((token, at));
-        if end {
-            return Ok(tokens);
+        match lexer.token()? {
+            Token::End => {
+                tokens.push((Token::End, last));
+                return Ok(tokens);
+            }
+            token => tokens.push((token, at)),
         }
     }
 }
@@ -238,6 +241,7 @@ impl<'a> Lexer<'a> {
             let text = self.take(|c| c.is_ascii_alphanumeric());
             let value = num_bigint::BigUint::parse_bytes(text.as_bytes(), radix)
                 .ok_or_else(|| self.error(format!("{text:?} is no number in radix {radix}")))?;
+            let sign = if value.bits() == 0 { "" } else { sign };
             return Ok(Token::Integer(format!("{sign}{value}")));
         }
         let mut text = digits;

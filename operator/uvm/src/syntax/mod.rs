@@ -1,4 +1,4 @@
-//! Source text to syntax tree and back. `GRAMMAR.md` beside this crate's manifest is the definition.
+//! Source text to syntax tree and back. `grammar.ebnf` beside the manifest is the definition.
 
 mod ast;
 mod lexer;

@@ -9,6 +9,8 @@ use super::{
 
 /// Deepest nesting of expressions; the tree is walked recursively.
 const MAX_NESTING: u32 = 120;
+/// Highest tree: messages to the answers of messages count too.
+const MAX_HEIGHT: u32 = 250;
 
 /// What is wrong with a source, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,11 +74,13 @@ struct Parser<'a> {
     tokens: Vec<(Token, Position)>,
     next: usize,
     depth: u32,
+    /// Of what was parsed last.
+    height: u32,
 }
 
 impl<'a> Parser<'a> {
     fn new(source: &'a str) -> Parsed<Self> {
-        Ok(Self { source, tokens: tokens(source)?, next: 0, depth: 0 })
+        Ok(Self { source, tokens: tokens(source)?, next: 0, depth: 0, height: 0 })
     }
 
     fn peek_at(&self, ahead: usize) -> &Token {
@@ -128,6 +132,21 @@ impl<'a> Parser<'a> {
         parsed
     }
 
+    /// Notes that what was parsed last has a part as high as `part`.
+    fn rise(&mut self, part: u32) -> u32 {
+        self.height = self.height.max(part);
+        self.height
+    }
+
+    /// Notes a message to something of this height.
+    fn grow(&mut self, receiver: u32) -> Parsed<()> {
+        self.height = self.rise(receiver) + 1;
+        match self.height > MAX_HEIGHT {
+            true => Err(self.error_at(self.at(), format!("more than {MAX_HEIGHT} messages in one expression"))),
+            false => Ok(()),
+        }
+    }
+
     /// Locals and statements, up to a closing token.
     fn code_body(&mut self, at: Position, arguments: Vec<String>) -> Parsed<Code> {
         let mut locals = Vec::new();
@@ -142,17 +161,19 @@ impl<'a> Parser<'a> {
                 }
             }
         }
-        let mut body = Vec::new();
+        let (mut body, mut height) = (Vec::new(), 0);
         while !matches!(self.peek(), Token::End | Token::Close | Token::CloseBlock) {
             let statement = match self.eat(&Token::Caret) {
                 true => Statement::Return(self.expression()?),
                 false => Statement::Expr(self.expression()?),
             };
             body.push(statement);
+            height = self.rise(height);
             if !self.eat(&Token::Period) {
                 break;
             }
         }
+        self.height = height;
         Ok(Code { at, arguments, locals, body })
     }
 
@@ -173,7 +194,9 @@ impl<'a> Parser<'a> {
             }
             let mut others = Vec::new();
             while parser.eat(&Token::Semicolon) {
+                let height = parser.height;
                 others.push(parser.cascade_part()?);
+                parser.grow(height)?;
             }
             Ok(Expr { at, kind: ExprKind::Cascade { first: Box::new(first), others } })
         })
@@ -200,17 +223,19 @@ impl<'a> Parser<'a> {
     }
 
     fn keyword_message(&mut self) -> Parsed<(String, Vec<Expr>)> {
-        let (mut selector, mut arguments) = (String::new(), Vec::new());
+        let (mut selector, mut arguments, mut height) = (String::new(), Vec::new(), 0);
         while let Token::Keyword(part) = self.peek().clone() {
             self.next += 1;
             selector += &part;
             arguments.push(self.binary_send()?);
+            height = self.rise(height);
         }
         Ok((selector, arguments))
     }
 
     fn keyword_send(&mut self) -> Parsed<Expr> {
         let at = self.at();
+        self.height = 0;
         let receiver = match self.peek() {
             Token::Keyword(_) => Receiver::ImplicitSelf,
             _ => {
@@ -221,7 +246,9 @@ impl<'a> Parser<'a> {
                 self.receiver(receiver)
             }
         };
+        let height = self.height;
         let (selector, arguments) = self.keyword_message()?;
+        self.grow(height)?;
         Ok(Expr { at, kind: ExprKind::Send { receiver, selector, arguments } })
     }
 
@@ -236,6 +263,7 @@ impl<'a> Parser<'a> {
                 Token::Float(value) if value.is_sign_negative() => "-".to_owned(),
                 _ => return Ok(receiver),
             };
+            let height = self.height;
             let positive = match self.peek() {
                 Token::Integer(digits) => Some(Token::Integer(digits.trim_start_matches('-').to_owned())),
                 Token::Float(value) => Some(Token::Float(-value)),
@@ -253,6 +281,7 @@ impl<'a> Parser<'a> {
                     self.unary_send()?
                 }
             };
+            self.grow(height)?;
             let receiver_node = self.receiver(receiver);
             receiver =
                 Expr { at, kind: ExprKind::Send { receiver: receiver_node, selector, arguments: vec![argument] } };
@@ -269,9 +298,11 @@ impl<'a> Parser<'a> {
             {
                 let parent = parent.clone();
                 self.next += 1;
-                return self.directed(at, parent);
+                receiver = self.directed(at, parent)?;
+                continue;
             }
             self.next += 1;
+            self.grow(self.height)?;
             let node = self.receiver(receiver);
             receiver = Expr { at, kind: ExprKind::Send { receiver: node, selector, arguments: Vec::new() } };
         }
@@ -305,6 +336,7 @@ impl<'a> Parser<'a> {
 
     fn primary(&mut self) -> Parsed<Expr> {
         let at = self.at();
+        self.height = 0;
         let kind = match self.bump() {
             Token::Name(name) if name == "self" => ExprKind::SelfRef,
             Token::Name(name) => ExprKind::Name(name),
@@ -345,9 +377,10 @@ impl<'a> Parser<'a> {
     }
 
     fn elements(&mut self) -> Parsed<Vec<Expr>> {
-        let mut elements = Vec::new();
+        let (mut elements, mut height) = (Vec::new(), 0);
         while !self.eat(&Token::CloseBrace) {
             elements.push(self.expression()?);
+            height = self.rise(height);
             if !self.eat(&Token::Period) {
                 self.expect(&Token::CloseBrace, "'.' or '}'")?;
                 break;
@@ -395,12 +428,14 @@ impl<'a> Parser<'a> {
 
     /// Slots up to and with `|)`.
     fn slots(&mut self) -> Parsed<Vec<SlotNode>> {
-        let mut slots: Vec<SlotNode> = Vec::new();
+        let (mut slots, mut height): (Vec<SlotNode>, u32) = (Vec::new(), 0);
         loop {
             if self.eat(&Token::CloseSlots) {
                 return Ok(slots);
             }
+            self.height = 0;
             let slot = self.slot()?;
+            height = self.rise(height);
             if slots.iter().any(|other| other.name == slot.name) {
                 return Err(self.error_at(slot.at, format!("two slots are called {:?}", slot.name)));
             }

@@ -1,8 +1,13 @@
 //! A universe in memory that lets every object be faulted in once.
 // Each test uses a part of this.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{collections::HashMap, sync::Arc};
+pub mod script;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use batos_graph::{ObjectId, Record, Rev};
 use batos_uvm::{
@@ -16,8 +21,9 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let image = image::genesis().unwrap();
-        Self { records: image.into_iter().map(|(id, record)| (id, (1, Arc::new(record)))).collect() }
+        static IMAGE: OnceLock<HashMap<ObjectId, (Rev, Arc<Record>)>> = OnceLock::new();
+        let image = || image::genesis().unwrap().into_iter().map(|(id, record)| (id, (1, Arc::new(record)))).collect();
+        Self { records: IMAGE.get_or_init(image).clone() }
     }
 
     pub fn name(&self, name: &str) -> Option<ObjectId> {

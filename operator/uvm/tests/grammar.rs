@@ -1,0 +1,330 @@
+//! The parser beside the published grammar: sentences drawn from `grammar.ebnf` parse, print and parse again to the
+//! same tree; whatever else comes, the parser answers and does not panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+
+use batos_uvm::syntax::{SyntaxError, parse_expression, parse_method, parse_slots, print_code, print_slot};
+use proptest::prelude::*;
+
+/// A right-hand side.
+#[derive(Debug, Clone)]
+enum Part {
+    Text(String),
+    Class { chars: Vec<(char, char)>, negated: bool },
+    Rule(String),
+    Sequence(Vec<Part>),
+    Choice(Vec<Part>),
+    Repeat { part: Box<Part>, least: u32, most: u32 },
+}
+
+/// Reads the notation: rules `name ::= …`, one a line.
+struct Reader<'a> {
+    chars: std::iter::Peekable<std::str::Chars<'a>>,
+}
+
+impl Reader<'_> {
+    fn choice(&mut self) -> Part {
+        let mut choices = vec![self.sequence()];
+        while self.chars.next_if_eq(&'|').is_some() {
+            choices.push(self.sequence());
+        }
+        if choices.len() == 1 { choices.remove(0) } else { Part::Choice(choices) }
+    }
+
+    fn sequence(&mut self) -> Part {
+        let mut parts = Vec::new();
+        loop {
+            while self.chars.next_if_eq(&' ').is_some() {}
+            let part = match self.chars.peek() {
+                None | Some('|' | ')') => return Part::Sequence(parts),
+                Some('"') => Part::Text(self.quoted()),
+                Some('[') => self.class(),
+                Some('(') => {
+                    self.chars.next();
+                    let inner = self.choice();
+                    assert_eq!(self.chars.next(), Some(')'));
+                    inner
+                }
+                Some(_) => {
+                    let mut name = String::new();
+                    while let Some(c) = self.chars.next_if(|c| c.is_alphanumeric() || *c == '-') {
+                        name.push(c);
+                    }
+                    assert!(!name.is_empty(), "{:?}", self.chars.clone().collect::<String>());
+                    Part::Rule(name)
+                }
+            };
+            let (least, most) = match self.chars.peek() {
+                Some('*') => (0, 3),
+                Some('+') => (1, 3),
+                Some('?') => (0, 1),
+                _ => (1, 1),
+            };
+            if (least, most) != (1, 1) {
+                self.chars.next();
+            }
+            parts.push(Part::Repeat { part: Box::new(part), least, most });
+        }
+    }
+
+    fn char(&mut self) -> char {
+        match self.chars.next().unwrap() {
+            '\\' => match self.chars.next().unwrap() {
+                'n' => '\n',
+                't' => '\t',
+                c => c,
+            },
+            c => c,
+        }
+    }
+
+    fn quoted(&mut self) -> String {
+        let mut text = String::new();
+        self.chars.next();
+        while self.chars.peek() != Some(&'"') {
+            text.push(self.char());
+        }
+        self.chars.next();
+        text
+    }
+
+    fn class(&mut self) -> Part {
+        self.chars.next();
+        let negated = self.chars.next_if_eq(&'^').is_some();
+        let mut chars = Vec::new();
+        while self.chars.peek() != Some(&']') {
+            let from = self.char();
+            let to = if self.chars.next_if_eq(&'-').is_some() { self.char() } else { from };
+            chars.push((from, to));
+        }
+        self.chars.next();
+        Part::Class { chars, negated }
+    }
+}
+
+fn rules() -> BTreeMap<String, Part> {
+    let text = include_str!("../grammar.ebnf");
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let rule = |line: &str| {
+        let (name, right) = line.split_once(" ::= ").expect(line);
+        (name.to_owned(), Reader { chars: right.chars().peekable() }.choice())
+    };
+    lines.map(rule).collect()
+}
+
+/// Draws sentences; the bits decide.
+struct Draw<'a> {
+    rules: &'a BTreeMap<String, Part>,
+    bits: &'a [u8],
+    next: usize,
+    text: String,
+}
+
+impl Draw<'_> {
+    /// A number below `n`; always 0 once the bits are used up, so that every sentence ends.
+    fn below(&mut self, n: usize) -> usize {
+        let bits = self.bits.get(self.next).copied().unwrap_or(0);
+        self.next += 1;
+        usize::from(bits) % n
+    }
+
+    fn draw(&mut self, part: &Part, depth: u32) {
+        match part {
+            Part::Text(text) => self.text.push_str(text),
+            Part::Rule(name) => {
+                let part = self.rules.get(name).unwrap_or_else(|| panic!("no rule {name}")).clone();
+                self.draw(&part, depth + 1);
+            }
+            Part::Sequence(parts) => parts.iter().for_each(|part| self.draw(part, depth)),
+            Part::Choice(choices) => {
+                // The first choice is the simplest.
+                let choice = if depth > 40 { 0 } else { self.below(choices.len()) };
+                self.draw(&choices[choice], depth);
+            }
+            Part::Repeat { part, least, most } => {
+                let more = if depth > 40 { 0 } else { self.below((most - least + 1) as usize) as u32 };
+                (0..least + more).for_each(|_| self.draw(part, depth));
+            }
+            Part::Class { chars, negated: false } => {
+                let (from, to) = chars[self.below(chars.len())];
+                let span = u32::from(to) - u32::from(from) + 1;
+                let c = char::from_u32(u32::from(from) + self.below(span as usize) as u32).unwrap();
+                self.text.push(c);
+            }
+            Part::Class { chars, negated: true } => {
+                let any: Vec<char> = "abz09 .:;|()[]{}$#'\"^-+é日"
+                    .chars()
+                    .filter(|c| !chars.iter().any(|(from, to)| (from..=to).contains(&c)))
+                    .collect();
+                let c = any[self.below(any.len())];
+                self.text.push(c);
+            }
+        }
+    }
+}
+
+fn sentence(rules: &BTreeMap<String, Part>, rule: &str, bits: &[u8]) -> String {
+    let mut draw = Draw { rules, bits, next: 0, text: String::new() };
+    draw.draw(&Part::Rule(rule.to_owned()), 0);
+    draw.text
+}
+
+/// A tree without places in the source.
+fn shape(tree: &impl std::fmt::Debug) -> String {
+    let text = format!("{tree:?}");
+    let mut parts = text.split("Position {");
+    let mut shape = parts.next().unwrap_or_default().to_owned();
+    parts.for_each(|part| shape += part.split_once('}').map_or(part, |(_, rest)| rest));
+    shape
+}
+
+/// What the grammar leaves to the parser.
+fn is_beyond_the_grammar(error: &SyntaxError) -> bool {
+    ["two slots are called", "nested deeper", "messages in one"].iter().any(|text| error.message.contains(text))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, verbose: 0, ..ProptestConfig::default() })]
+
+    #[test]
+    fn methods_of_the_grammar_survive_printing(bits in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let text = sentence(&rules(), "root", &bits);
+        match parse_method(&text) {
+            Err(error) => prop_assert!(is_beyond_the_grammar(&error), "{text}\n{error}"),
+            Ok(tree) => {
+                let printed = print_slot(&tree);
+                let again = parse_method(&printed);
+                let again = again.map_err(|error| TestCaseError::fail(format!("{text}\n{printed}\n{error}")))?;
+                prop_assert_eq!(shape(&tree), shape(&again), "{}\n{}", text, printed);
+                prop_assert_eq!(print_slot(&again), printed);
+            }
+        }
+    }
+
+    #[test]
+    fn statements_of_the_grammar_survive_printing(bits in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let text = sentence(&rules(), "statements", &bits);
+        match parse_expression(&text) {
+            Err(error) => prop_assert!(is_beyond_the_grammar(&error), "{text}\n{error}"),
+            Ok(tree) => {
+                let printed = print_code(&tree);
+                let again = parse_expression(&printed);
+                let again = again.map_err(|error| TestCaseError::fail(format!("{text}\n{printed}\n{error}")))?;
+                prop_assert_eq!(shape(&tree), shape(&again), "{}\n{}", text, printed);
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_gets_an_answer(text in "\\PC{0,200}") {
+        let _ = parse_expression(&text);
+        let _ = parse_method(&text);
+        let _ = parse_slots(&text);
+    }
+
+    #[test]
+    fn any_tokens_get_an_answer(words in proptest::collection::vec(prop::sample::select(WORDS), 0..60)) {
+        for text in [words.join(" "), words.concat()] {
+            for error in [parse_expression(&text).err(), parse_method(&text).err(), parse_slots(&text).err()] {
+                let Some(error) = error else { continue };
+                // The caret is below the text that it speaks of.
+                let line = text.lines().nth(error.at.line as usize - 1).unwrap_or_default();
+                prop_assert!(error.at.column as usize <= line.chars().count() + 1, "{error}");
+                prop_assert!(error.to_string().ends_with('^'));
+            }
+        }
+    }
+}
+
+const WORDS: &[&str] = &[
+    "a",
+    "foo:",
+    ":x",
+    "+",
+    "-",
+    "|",
+    "||",
+    "<-",
+    "=",
+    "*",
+    "*=",
+    ":=",
+    "^",
+    ".",
+    ";",
+    "(",
+    ")",
+    "(|",
+    "|)",
+    "[",
+    "]",
+    "{",
+    "}",
+    "#(",
+    "#",
+    "#a",
+    "#a:b:",
+    "$",
+    "$ ",
+    "'",
+    "''",
+    "'a'",
+    "\"",
+    "\"c\"",
+    "1",
+    "-1",
+    "1.5",
+    "1e3",
+    "16rF",
+    "1r1",
+    "resend",
+    "super",
+    "self",
+    "nil",
+    "_Primitive",
+    "é",
+    "\n",
+    "\0",
+    "99999999999999999999",
+    "1e9999",
+    "3r",
+    "0r0",
+    "1.0e999",
+];
+
+#[test]
+fn deep_nesting_is_refused_everywhere() {
+    for (open, close) in
+        [("(", ")"), ("[", "]"), ("{", "}"), ("#(", ")"), ("(| a = ", " |)"), ("a b: (", ")"), ("- ", "")]
+    {
+        for depth in [55, 5_000] {
+            let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            if let Err(error) = parse_expression(&text) {
+                assert!(depth > 55 || open == "- ", "{depth} × {open}: {error}");
+            }
+        }
+    }
+    // A chain is as deep, for whoever walks the tree.
+    for link in [" b", " + b", " , (b)"] {
+        parse_expression(&format!("a{}", link.repeat(250))).unwrap();
+        let error = parse_expression(&format!("a{}", link.repeat(10_000))).unwrap_err();
+        assert!(error.message.contains("messages in one expression"), "{error}");
+    }
+    let heaps = format!("{}a{}", "(".repeat(100), " b b b b b b b)".repeat(100));
+    assert!(parse_expression(&heaps).is_err());
+    // Many statements are not deep.
+    parse_expression(&"a b: c d. ".repeat(5_000)).unwrap();
+}
+
+#[test]
+fn errors_show_the_place() {
+    let error = parse_expression("x := 3.\ny := (4 + .\nz").unwrap_err();
+    assert_eq!((error.at.line, error.at.column), (2, 11));
+    let text = error.to_string();
+    assert_eq!(text, "line 2, column 11: expected an expression but found '.'\n  y := (4 + .\n            ^");
+    let error = parse_method("deposit: n = ( balance + )").unwrap_err();
+    assert!(error.to_string().contains("expected an expression but found ')'"), "{error}");
+    let error = parse_expression(&"x ".repeat(50_000)).unwrap_err();
+    assert!(error.message.contains("longer than"), "{error}");
+}
