@@ -56,8 +56,7 @@ impl Heap {
         let (map, mut data) = self.shape(&slots, &body);
         match &record.payload {
             Payload::Block(block) => {
-                let holder = block.holder.map_or(Value::NIL, |id| Value::object(self.refer(id)));
-                data.extend([self.value_of(&block.me), self.value_of(&block.context), holder]);
+                data.extend([&block.me, &block.context, &block.holder].map(|value| self.value_of(value)));
             }
             Payload::Context { outer, variables } => {
                 data.extend(std::iter::once(outer).chain(variables).map(|value| self.value_of(value)));
