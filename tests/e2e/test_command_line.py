@@ -84,9 +84,9 @@ def tour():
 def test_the_tour_of_the_readme_is_true(tmp_path):
     universe = Universe(tmp_path, "quickstart")
     path = f"{pathlib.Path(BATOS).resolve().parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "BATOS_NATS": universe.url}
     try:
         universe.start()
+        environment = {**os.environ, "PATH": path, "BATOS_NATS": universe.architect}
         commands = list(tour())
         assert len(commands) >= 5
         for line, shown in commands:
