@@ -71,6 +71,8 @@ pub(super) struct Object {
     pub dirty: bool,
     /// A lookup went through it: when its map changes, what was found is void.
     pub is_ancestor: bool,
+    /// A string whose characters are bytes.
+    pub is_ascii: bool,
     pub body: Body,
     pub origin: Origin,
 }
@@ -224,7 +226,8 @@ impl Heap {
         let at = self.words.len() as u32;
         self.words.extend_from_slice(words);
         let words = words.len() as u32;
-        self.push(Object { map, at, words, dirty: false, is_ancestor: false, body, origin })
+        let is_ascii = matches!(&body, Body::Str(text) if text.is_ascii());
+        self.push(Object { map, at, words, dirty: false, is_ancestor: false, is_ascii, body, origin })
     }
 
     /// A new object.
@@ -254,6 +257,7 @@ impl Heap {
             words: words as u32,
             dirty: false,
             is_ancestor: false,
+            is_ascii: false,
             body,
             origin: Origin::New(self.created),
         }))
@@ -509,6 +513,7 @@ impl Heap {
             words: count as u32 + 1,
             dirty: false,
             is_ancestor: false,
+            is_ascii: false,
             body: Body::Context,
             origin: Origin::New(self.created),
         })))

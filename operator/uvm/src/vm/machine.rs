@@ -53,6 +53,8 @@ pub(super) enum Target {
     ArrayAt,
     ArrayAtPut,
     ArraySize,
+    StringAt,
+    StringSize,
     /// The receiver's data.
     Field {
         place: u32,

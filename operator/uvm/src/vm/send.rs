@@ -218,7 +218,7 @@ impl Machine {
                 self.burn()?;
                 self.call_block(at, count, to)
             }
-            Target::ArrayAt | Target::ArrayAtPut | Target::ArraySize => {
+            Target::ArrayAt | Target::ArrayAtPut | Target::ArraySize | Target::StringAt | Target::StringSize => {
                 self.burn()?;
                 self.primitive(primitives::of_shortcut(target), at, count, to)
             }
