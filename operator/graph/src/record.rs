@@ -139,6 +139,8 @@ impl Record {
             Payload::None => Vec::new(),
             Payload::Array(elements) => elements.iter().collect(),
             Payload::Table(entries) => entries.iter().flat_map(|(_, key, value)| [key, value]).collect(),
+            Payload::Block(block) => vec![&block.me, &block.context],
+            Payload::Context { outer, variables } => variables.iter().chain([outer]).collect(),
         };
         slots.chain(payload.into_iter().map(|value| ("an element", value)))
     }
