@@ -123,6 +123,8 @@ pub(super) struct Machine {
     /// Random numbers drawn so far.
     pub draws: u64,
     pub transcript: String,
+    /// The text of ASCII alone that was indexed last: its characters are its bytes.
+    pub ascii: Option<Arc<str>>,
     pub stack: Vec<Value>,
     pub frames: Vec<Frame>,
     pub unwindings: Vec<Unwinding>,
@@ -147,6 +149,7 @@ impl Machine {
             seed: [0; 32],
             draws: 0,
             transcript: String::new(),
+            ascii: None,
             stack: vec![Value::NIL; 256],
             frames: Vec::with_capacity(32),
             unwindings: Vec::new(),

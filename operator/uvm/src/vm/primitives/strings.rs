@@ -1,18 +1,25 @@
 //! Strings: Unicode text, immutable. Indices count characters from 1.
 
-use super::{Entry, Flow, Result, answer, arg, array, boolean, count, index, integer, out_of_bounds, text, work};
+use std::sync::Arc;
+
+use super::{Entry, Flow, Result, answer, arg, array, body, boolean, count, index, integer, out_of_bounds, text, work};
 use crate::image;
 use crate::vm::{
     error::{failed, raise},
+    heap::Body,
     machine::Machine,
     value::{Kind, Value},
 };
 
 pub(super) const TABLE: &[Entry] = &[
-    ("_StrSize", |m, me, _| text(m, me).map(|t| Flow::Value(count(size(t))))),
+    ("_StrSize", |m, me, _| match is_ascii(m, me)? {
+        true => text(m, me).map(|t| Flow::Value(count(t.len()))),
+        false => text(m, me).map(|t| Flow::Value(count(t.chars().count()))),
+    }),
     ("_StrAt:", |m, me, a| {
+        let is_ascii = is_ascii(m, me)?;
         let (text, index) = (text(m, me)?, index(m, arg(a, 0))?);
-        let c = match text.is_ascii() {
+        let c = match is_ascii {
             true => text.as_bytes().get(index).map(|byte| char::from(*byte)),
             false => text.chars().nth(index),
         };
@@ -27,12 +34,13 @@ pub(super) const TABLE: &[Entry] = &[
         made(m, &both)
     }),
     ("_StrFrom:To:", |m, me, a| {
+        let is_ascii = is_ascii(m, me)?;
         let (text, from, to) = (text(m, me)?, index(m, arg(a, 0))?, integer(m, arg(a, 1))?);
-        let size = size(text);
+        let size = if is_ascii { text.len() } else { text.chars().count() };
         let Some(to) = usize::try_from(to).ok().filter(|to| *to <= size && from <= *to) else {
             return raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("{} to {to} is outside 1 to {size}", from + 1));
         };
-        let part: String = match text.is_ascii() {
+        let part: String = match is_ascii {
             true => text.get(from..to).unwrap_or_default().to_owned(),
             false => text.chars().skip(from).take(to - from).collect(),
         };
@@ -141,6 +149,23 @@ pub(super) const TABLE: &[Entry] = &[
         answer(me)
     }),
 ];
+
+/// Whether a string's characters are its bytes. Asked again and again of one long text by programs that go through it.
+fn is_ascii(m: &mut Machine, value: Value) -> Result<bool> {
+    const LONG: usize = 64;
+    let Body::Str(text) = body(m, value)? else { return Ok(text(m, value)?.is_ascii()) };
+    if text.len() < LONG {
+        return Ok(text.is_ascii());
+    }
+    if m.ascii.as_ref().is_some_and(|known| Arc::ptr_eq(known, text)) {
+        return Ok(true);
+    }
+    let is_ascii = text.is_ascii();
+    if is_ascii {
+        m.ascii = Some(text.clone());
+    }
+    Ok(is_ascii)
+}
 
 fn size(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.chars().count() }
