@@ -12,6 +12,7 @@ mod objects;
 mod random;
 mod strings;
 mod tables;
+mod tower;
 
 use std::{collections::HashMap, sync::LazyLock};
 
