@@ -47,7 +47,7 @@ impl Machine {
         if matches!(stop, Stop::Object(_) | Stop::Name(_)) {
             let before = self.checkpoint;
             (self.fuel, self.serial) = (before.fuel, before.serial);
-            (self.heap.allocated, self.heap.created) = (before.allocated, before.created);
+            self.heap.give_back(before.heap);
         }
         stop
     }

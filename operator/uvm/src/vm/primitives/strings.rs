@@ -128,8 +128,7 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_AsSymbol", |m, me, _| {
         let text = text(m, me)?.to_owned();
-        m.heap.charge(text.len())?;
-        answer(Value::symbol(m.heap.symbols.intern(&text)))
+        m.heap.make_symbol(&text).map(|symbol| Flow::Value(Value::symbol(symbol)))
     }),
     ("_ArgumentCount", |m, me, _| match super::arity(text(m, me)?) {
         Some(arity) => answer(count(arity)),
