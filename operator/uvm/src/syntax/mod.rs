@@ -4,6 +4,7 @@ mod ast;
 mod lexer;
 mod parser;
 mod printer;
+mod slots;
 
 pub use ast::*;
 pub use parser::{SyntaxError, parse_expression, parse_method, parse_slots};

@@ -36,7 +36,7 @@ impl fmt::Display for SyntaxError {
     }
 }
 
-type Parsed<T> = Result<T, SyntaxError>;
+pub(super) type Parsed<T> = Result<T, SyntaxError>;
 
 /// Parses statements, as a doit: its answer is the last one's.
 pub fn parse_expression(source: &str) -> Parsed<Code> {
@@ -69,13 +69,13 @@ pub fn parse_slots(source: &str) -> Parsed<Vec<SlotNode>> {
     Ok(slots)
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     source: &'a str,
-    tokens: Vec<(Token, Position)>,
-    next: usize,
+    pub(super) tokens: Vec<(Token, Position)>,
+    pub(super) next: usize,
     depth: u32,
     /// Of what was parsed last.
-    height: u32,
+    pub(super) height: u32,
 }
 
 impl<'a> Parser<'a> {
@@ -83,46 +83,46 @@ impl<'a> Parser<'a> {
         Ok(Self { source, tokens: tokens(source)?, next: 0, depth: 0, height: 0 })
     }
 
-    fn peek_at(&self, ahead: usize) -> &Token {
+    pub(super) fn peek_at(&self, ahead: usize) -> &Token {
         self.tokens.get(self.next + ahead).map_or(&Token::End, |(token, _)| token)
     }
 
-    fn peek(&self) -> &Token {
+    pub(super) fn peek(&self) -> &Token {
         self.peek_at(0)
     }
 
-    fn at(&self) -> Position {
+    pub(super) fn at(&self) -> Position {
         self.tokens.get(self.next).or(self.tokens.last()).map(|(_, at)| *at).unwrap_or_default()
     }
 
-    fn bump(&mut self) -> Token {
+    pub(super) fn bump(&mut self) -> Token {
         let token = self.peek().clone();
         self.next += 1;
         token
     }
 
-    fn eat(&mut self, token: &Token) -> bool {
+    pub(super) fn eat(&mut self, token: &Token) -> bool {
         let found = self.peek() == token;
         self.next += usize::from(found);
         found
     }
 
-    fn error_at(&self, at: Position, message: String) -> SyntaxError {
+    pub(super) fn error_at(&self, at: Position, message: String) -> SyntaxError {
         SyntaxError::new(self.source, at, message)
     }
 
-    fn unexpected<T>(&self, wanted: &str) -> Parsed<T> {
+    pub(super) fn unexpected<T>(&self, wanted: &str) -> Parsed<T> {
         Err(self.error_at(self.at(), format!("expected {wanted} but found {}", show(self.peek()))))
     }
 
-    fn expect(&mut self, token: &Token, wanted: &str) -> Parsed<()> {
+    pub(super) fn expect(&mut self, token: &Token, wanted: &str) -> Parsed<()> {
         match self.eat(token) {
             true => Ok(()),
             false => self.unexpected(wanted),
         }
     }
 
-    fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+    pub(super) fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.depth >= MAX_NESTING {
             return Err(self.error_at(self.at(), format!("nested deeper than {MAX_NESTING}")));
         }
@@ -133,7 +133,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Notes that what was parsed last has a part as high as `part`.
-    fn rise(&mut self, part: u32) -> u32 {
+    pub(super) fn rise(&mut self, part: u32) -> u32 {
         self.height = self.height.max(part);
         self.height
     }
@@ -148,7 +148,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Locals and statements, up to a closing token.
-    fn code_body(&mut self, at: Position, arguments: Vec<String>) -> Parsed<Code> {
+    pub(super) fn code_body(&mut self, at: Position, arguments: Vec<String>) -> Parsed<Code> {
         let mut locals = Vec::new();
         if self.eat(&Token::Binary("|".to_owned())) {
             while !self.eat(&Token::Binary("|".to_owned())) {
@@ -177,7 +177,7 @@ impl<'a> Parser<'a> {
         Ok(Code { at, arguments, locals, body })
     }
 
-    fn expression(&mut self) -> Parsed<Expr> {
+    pub(super) fn expression(&mut self) -> Parsed<Expr> {
         self.nested(|parser| {
             let at = parser.at();
             if let (Token::Name(name), Token::Assign) = (parser.peek().clone(), parser.peek_at(1)) {
@@ -424,136 +424,6 @@ impl<'a> Parser<'a> {
             text += &part;
         }
         text
-    }
-
-    /// Slots up to and with `|)`.
-    fn slots(&mut self) -> Parsed<Vec<SlotNode>> {
-        let (mut slots, mut height): (Vec<SlotNode>, u32) = (Vec::new(), 0);
-        loop {
-            if self.eat(&Token::CloseSlots) {
-                return Ok(slots);
-            }
-            self.height = 0;
-            let slot = self.slot()?;
-            height = self.rise(height);
-            if slots.iter().any(|other| other.name == slot.name) {
-                return Err(self.error_at(slot.at, format!("two slots are called {:?}", slot.name)));
-            }
-            slots.push(slot);
-            if !self.eat(&Token::Period) && self.peek() != &Token::CloseSlots {
-                return self.unexpected("'.' or '|)' after a slot");
-            }
-        }
-    }
-
-    fn slot(&mut self) -> Parsed<SlotNode> {
-        let at = self.at();
-        let (name, arguments) = self.slot_header()?;
-        let op = match self.peek() {
-            Token::Binary(op) => op.clone(),
-            _ => String::new(),
-        };
-        let kind = match (op.as_str(), arguments.is_empty()) {
-            ("=", _) if self.is_method() => {
-                self.next += 1;
-                let code = self.nested(|parser| parser.method_body(at, arguments))?;
-                self.expect(&Token::Close, "')' at the end of the method")?;
-                SlotNodeKind::Method(code)
-            }
-            (_, false) => return self.unexpected("'= ( … )' after a method's header"),
-            ("=", true) => {
-                self.next += 1;
-                SlotNodeKind::Constant(self.expression()?)
-            }
-            ("<-", true) => {
-                self.next += 1;
-                SlotNodeKind::Assignable(Some(self.expression()?))
-            }
-            ("*" | "*=" | "*<-", true) => {
-                self.next += 1;
-                let assign = match op.as_str() {
-                    "*" => self.bump(),
-                    glued => Token::Binary(glued.trim_start_matches('*').to_owned()),
-                };
-                let assignable = match assign {
-                    Token::Binary(op) if op == "=" => false,
-                    Token::Binary(op) if op == "<-" => true,
-                    _ => return self.unexpected("'=' or '<-' after a parent slot's '*'"),
-                };
-                SlotNodeKind::Parent { assignable, value: self.expression()? }
-            }
-            _ if matches!(self.peek(), Token::Period | Token::CloseSlots | Token::End) => {
-                SlotNodeKind::Assignable(None)
-            }
-            _ => return self.unexpected("'=', '<-', '*', '.' or '|)' after a slot's name"),
-        };
-        Ok(SlotNode { at, name, kind })
-    }
-
-    /// What `(` or, with locals, `(|` opens.
-    fn method_body(&mut self, at: Position, arguments: Vec<String>) -> Parsed<Code> {
-        if self.bump() == Token::OpenSlots {
-            self.next -= 1;
-            if let Some((token, _)) = self.tokens.get_mut(self.next) {
-                *token = Token::Binary("|".to_owned());
-            }
-        }
-        self.code_body(at, arguments)
-    }
-
-    /// Name and argument names. `x` unary, `+ n` binary, `at: k put: v` keyword.
-    fn slot_header(&mut self) -> Parsed<(String, Vec<String>)> {
-        let mut arguments = Vec::new();
-        let mut name = match self.bump() {
-            Token::Name(name) => return Ok((name, arguments)),
-            Token::Binary(op) => op,
-            Token::Keyword(part) => part,
-            _ => {
-                self.next -= 1;
-                return self.unexpected("the name of a slot");
-            }
-        };
-        loop {
-            match self.bump() {
-                Token::Name(argument) => arguments.push(argument),
-                _ => {
-                    self.next -= 1;
-                    return self.unexpected("the name of an argument");
-                }
-            }
-            match self.peek().clone() {
-                Token::Keyword(part) if name.ends_with(':') => {
-                    self.next += 1;
-                    name += &part;
-                }
-                _ => return Ok((name, arguments)),
-            }
-        }
-    }
-
-    /// Whether `= ( … )` comes next and is closed by what ends a slot: then it is a method, not a parenthesised value.
-    fn is_method(&self) -> bool {
-        // `(| a b | …` are locals; the slots of an object would be followed by a period or by `|)`.
-        if self.peek_at(1) == &Token::OpenSlots {
-            let names = (2..).take_while(|ahead| matches!(self.peek_at(*ahead), Token::Name(_))).count();
-            return self.peek_at(2 + names) == &Token::Binary("|".to_owned());
-        }
-        if self.peek_at(1) != &Token::Open {
-            return false;
-        }
-        let mut depth = 0_usize;
-        for ahead in 1.. {
-            match self.peek_at(ahead) {
-                Token::Open | Token::OpenArray | Token::OpenSlots => depth += 1,
-                Token::Close | Token::CloseSlots => depth -= 1,
-                Token::End => return false,
-                _ => {}
-            }
-            if depth == 0 {
-                return matches!(self.peek_at(ahead + 1), Token::Period | Token::CloseSlots | Token::End);
-            }
-        }
-        false
     }
 }
 

@@ -66,7 +66,7 @@ impl Heap {
         let at = self.words.len() as u32;
         self.words.extend_from_slice(&data);
         let origin = Origin::Stored(Box::new(Stored { id, rev, record }));
-        Object { map, at, words: data.len() as u32, dirty: false, is_ancestor: false, body, origin }
+        Object { map, at, words: data.len() as u32, dirty: false, is_ancestor: false, is_ascii: false, body, origin }
     }
 
     /// A stored value in this heap. What the store holds fits: it was charged when it was made.

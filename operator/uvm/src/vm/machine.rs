@@ -9,7 +9,7 @@ use super::{
     VmError,
     compile::is_primitive,
     exceptions::{Mark, Unwinding},
-    heap::{Body, Heap, Linked},
+    heap::{Body, Heap, Linked, Spent},
     map::{MapId, reserved},
     op::{Code, Op, Route, Site},
     turn::{Limits, NotUnderstood},
@@ -53,6 +53,8 @@ pub(super) enum Target {
     ArrayAt,
     ArrayAtPut,
     ArraySize,
+    StringAt,
+    StringSize,
     /// The receiver's data.
     Field {
         place: u32,
@@ -107,8 +109,7 @@ pub(super) const LOOKUPS: usize = 1024;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Checkpoint {
     pub fuel: u64,
-    pub allocated: usize,
-    pub created: u64,
+    pub heap: Spent,
     pub serial: u64,
 }
 

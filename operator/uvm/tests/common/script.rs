@@ -131,7 +131,11 @@ fn run_turn(world: &mut World, test: ObjectId, part: &str, first: usize, turn: u
                 continue;
             }
             let statement = lines[expectation.line][..at].trim_end();
-            let statement = statement.strip_suffix('.').unwrap_or(statement);
+            // `$.` is a character.
+            let statement = statement
+                .strip_suffix('.')
+                .filter(|rest| !rest.ends_with('$') || rest.ends_with("$$"))
+                .unwrap_or(statement);
             edited[expectation.line] = format!("{statement}) printString.");
             edited[start.0].insert_str(start.1, "out_ := out_ copyWith: (");
             checked.push(expectation);

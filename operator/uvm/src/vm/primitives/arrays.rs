@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use super::{
-    Entry, Flow, Result, answer, arg, array, boolean, changing, count, index, integer, numbers, objects, out_of_bounds,
-    send, work,
+    Entry, Flow, Result, answer, arg, array, boolean, changing, count, index, integer, objects, out_of_bounds, send,
+    tower, work,
 };
 use crate::image;
 use crate::vm::{
@@ -174,9 +174,9 @@ pub(super) const TABLE: &[Entry] = &[
         work(m, elements.len().saturating_mul(elements.len().max(2).ilog2() as usize))?;
         let elements = array(m, me)?;
         let mut failure = None;
-        let sorted = if is_all(elements, |value| numbers::is_number(m, value))? {
+        let sorted = if is_all(elements, |value| tower::is_number(m, value))? {
             let mut numbers = elements.to_vec();
-            numbers.sort_by(|a, b| match numbers::order(m, *a, *b) {
+            numbers.sort_by(|a, b| match tower::order(m, *a, *b) {
                 Ok(order) => order.unwrap_or(Ordering::Equal),
                 Err(stop) => {
                     failure = Some(stop);

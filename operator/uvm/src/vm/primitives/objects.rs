@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    Entry, Flow, Result, answer, arg, arity, array, body, boolean, count, numbers, object, strings_quoted, text, work,
+    Entry, Flow, Result, answer, arg, arity, array, body, boolean, count, object, strings_quoted, text, tower, work,
 };
 use crate::{
     image,
@@ -40,6 +40,13 @@ pub(super) const TABLE: &[Entry] = &[
         answer(count(usize::try_from(hash).unwrap_or_default()))
     }),
     ("_PrintString", |m, me, _| print(m, me)),
+    ("_PrototypeName", |m, me, _| {
+        let handle = object(m, me)?;
+        match is_image(m.heap.get(handle)?) {
+            true => m.heap.string(&m.describe(me)).map(Flow::Value),
+            false => failed(format!("{} is no prototype of the image: it has no name", m.describe(me))),
+        }
+    }),
     ("_IsPrototype", |m, me, _| match me.as_object() {
         Some(handle) => boolean(is_image(m.heap.get(handle)?)),
         None => boolean(false),
@@ -53,7 +60,7 @@ pub(super) const TABLE: &[Entry] = &[
     ("_InheritsFrom:", |m, me, a| inherits(m, me, arg(a, 0)).and_then(boolean)),
     ("_RespondsTo:", |m, me, a| {
         let name = text(m, arg(a, 0))?.to_owned();
-        let selector = m.heap.symbols.intern(&name);
+        let selector = m.heap.make_symbol(&name)?;
         let map = m.heap.map_of(me)?;
         boolean(lookup::lookup(&mut m.heap, map, selector)?.is_some())
     }),
@@ -63,7 +70,7 @@ pub(super) const TABLE: &[Entry] = &[
         if arity(&name) != Some(arguments.len()) {
             return failed(format!("{name:?} with {} arguments is no message", arguments.len()));
         }
-        Ok(Flow::Send { selector: m.heap.symbols.intern(&name), arguments })
+        Ok(Flow::Send { selector: m.heap.make_symbol(&name)?, arguments })
     }),
     ("_Error:", |m, _, a| match m.heap.text(arg(a, 0))? {
         Some(text) => failed(text),
@@ -96,8 +103,8 @@ pub(super) fn equal(m: &Machine, left: Value, right: Value) -> Result<bool> {
     if left == right {
         return Ok(!matches!(left.kind(), Kind::Float(x) if x.is_nan()));
     }
-    if numbers::is_number(m, left)? {
-        return Ok(numbers::is_number(m, right)? && numbers::order(m, left, right)?.is_some_and(|order| order.is_eq()));
+    if tower::is_number(m, left)? {
+        return Ok(tower::is_number(m, right)? && tower::order(m, left, right)?.is_some_and(|order| order.is_eq()));
     }
     let is_symbol = |value: Value| matches!(value.kind(), Kind::Symbol(_));
     Ok(match (m.heap.text(left)?, m.heap.text(right)?) {
@@ -113,12 +120,12 @@ pub(super) fn value_hash(m: &Machine, value: Value) -> Result<Option<u64>> {
         Kind::Bool(b) => digest(0, if b { b"true" } else { b"false" }),
         Kind::Int(n) => digest(1, &n.to_le_bytes()),
         Kind::Float(x) if x.fract() == 0.0 && x.abs() < (1_u64 << 47) as f64 => digest(1, &(x as i64).to_le_bytes()),
-        Kind::Float(_) => digest(1, &numbers::hash_bytes(m, value)?),
+        Kind::Float(_) => digest(1, &tower::hash_bytes(m, value)?),
         Kind::Symbol(symbol) => digest(2, m.heap.symbols.name(symbol).as_bytes()),
         Kind::Char(c) => digest(3, &u32::from(c).to_le_bytes()),
         Kind::Object(_) => match body(m, value)? {
             Body::Str(text) => digest(4, text.as_bytes()),
-            Body::Big(_) | Body::Fraction(_) => digest(1, &numbers::hash_bytes(m, value)?),
+            Body::Big(_) | Body::Fraction(_) => digest(1, &tower::hash_bytes(m, value)?),
             _ => return Ok(None),
         },
     }))
@@ -143,7 +150,7 @@ fn digest(kind: u8, bytes: &[u8]) -> u64 {
 
 fn print(m: &mut Machine, me: Value) -> Result<Flow> {
     let text = match me.kind() {
-        Kind::Float(x) => numbers::float_text(x),
+        Kind::Float(x) => tower::float_text(x),
         Kind::Symbol(symbol) => {
             let name = m.heap.symbols.name(symbol);
             let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ':') && !name.starts_with(':');

@@ -9,10 +9,14 @@ use crate::vm::{
 };
 
 pub(super) const TABLE: &[Entry] = &[
-    ("_StrSize", |m, me, _| text(m, me).map(|t| Flow::Value(count(size(t))))),
+    ("_StrSize", |m, me, _| match is_ascii(m, me)? {
+        true => text(m, me).map(|t| Flow::Value(count(t.len()))),
+        false => text(m, me).map(|t| Flow::Value(count(t.chars().count()))),
+    }),
     ("_StrAt:", |m, me, a| {
+        let is_ascii = is_ascii(m, me)?;
         let (text, index) = (text(m, me)?, index(m, arg(a, 0))?);
-        let c = match text.is_ascii() {
+        let c = match is_ascii {
             true => text.as_bytes().get(index).map(|byte| char::from(*byte)),
             false => text.chars().nth(index),
         };
@@ -27,12 +31,13 @@ pub(super) const TABLE: &[Entry] = &[
         made(m, &both)
     }),
     ("_StrFrom:To:", |m, me, a| {
+        let is_ascii = is_ascii(m, me)?;
         let (text, from, to) = (text(m, me)?, index(m, arg(a, 0))?, integer(m, arg(a, 1))?);
-        let size = size(text);
+        let size = if is_ascii { text.len() } else { text.chars().count() };
         let Some(to) = usize::try_from(to).ok().filter(|to| *to <= size && from <= *to) else {
             return raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("{} to {to} is outside 1 to {size}", from + 1));
         };
-        let part: String = match text.is_ascii() {
+        let part: String = match is_ascii {
             true => text.get(from..to).unwrap_or_default().to_owned(),
             false => text.chars().skip(from).take(to - from).collect(),
         };
@@ -123,8 +128,7 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_AsSymbol", |m, me, _| {
         let text = text(m, me)?.to_owned();
-        m.heap.charge(text.len())?;
-        answer(Value::symbol(m.heap.symbols.intern(&text)))
+        m.heap.make_symbol(&text).map(|symbol| Flow::Value(Value::symbol(symbol)))
     }),
     ("_ArgumentCount", |m, me, _| match super::arity(text(m, me)?) {
         Some(arity) => answer(count(arity)),
@@ -141,6 +145,14 @@ pub(super) const TABLE: &[Entry] = &[
         answer(me)
     }),
 ];
+
+/// Whether the characters of a string or symbol are its bytes.
+fn is_ascii(m: &Machine, value: Value) -> Result<bool> {
+    match value.as_object() {
+        Some(handle) => Ok(m.heap.get(handle)?.is_ascii),
+        None => Ok(text(m, value)?.is_ascii()),
+    }
+}
 
 fn size(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.chars().count() }
