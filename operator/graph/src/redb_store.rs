@@ -113,7 +113,7 @@ impl RedbStore {
         match queue.try_send(Waiting { work, reply }) {
             Ok(()) => {}
             Err(TrySendError::Full(waiting)) => {
-                tokio::task::spawn_blocking(move || queue.send(waiting))
+                tokio::task::spawn_blocking(move || queue.send(waiting).map_err(|_| ()))
                     .await
                     .map_err(|e| StoreError::Unavailable(e.to_string()))?
                     .map_err(|_| closed())?;
