@@ -127,7 +127,7 @@ impl Writer {
             sequence = get(&meta, "log")?.unwrap_or(0);
             let mut data = transaction.open_table(DATA).map_err(damaged)?;
             // A file without an identity never had a log.
-            if let Some(earlier, max) = get(&meta, "identity")? {
+            if let Some(earlier) = get(&meta, "identity")? {
                 let mut log = Log::open(file.clone(), earlier, max).map_err(damaged)?;
                 while let Some(rows) = log.next(sequence).map_err(damaged)? {
                     replay(&mut data, &rows)?;
