@@ -69,8 +69,8 @@ pub struct Block {
     /// Whether the image wrote it, which may name primitives.
     pub is_kernel: bool,
     pub me: Value,
-    /// The object that holds the method in which the block was written, for resends.
-    pub holder: Option<ObjectId>,
+    /// The object that holds the method in which the block was written, for resends; or nil.
+    pub holder: Value,
     pub context: Value,
 }
 
@@ -139,8 +139,8 @@ impl Record {
             Payload::None => Vec::new(),
             Payload::Array(elements) => elements.iter().collect(),
             Payload::Table(entries) => entries.iter().flat_map(|(_, key, value)| [key, value]).collect(),
-            Payload::Block(block) => vec![&block.me, &block.context],
-            Payload::Context { outer, variables } => variables.iter().chain([outer]).collect(),
+            Payload::Block(block) => vec![&block.me, &block.holder, &block.context],
+            Payload::Context { outer, variables } => std::iter::once(outer).chain(variables).collect(),
         };
         slots.chain(payload.into_iter().map(|value| ("an element", value)))
     }

@@ -138,3 +138,18 @@ fn garbage_is_no_burden() {
         }
     }
 }
+
+/// What no collection frees is held against the limit too.
+#[test]
+fn methods_and_symbols_without_end_are_refused() {
+    let world = World::new();
+    let limits = Limits { fuel: 10_000_000, heap_bytes: 1 << 20, depth: 100 };
+    for source in [
+        "1 to: 100000 do: [ :i | ('symbol' , i printString) asSymbol ]",
+        "| o | o := (| |). 1 to: 100000 do: [ :i | o setSlot: #go: value: [ :x | x ] ]",
+    ] {
+        let error = world.eval_within(source, limits).unwrap_err();
+        assert_eq!(error.kind, batos_covenant::ErrorKind::LimitExceeded, "{source}");
+    }
+    world.answers("1 to: 100000 do: [ :i | #(a b) first asString asSymbol ]. 3", "3");
+}

@@ -22,7 +22,7 @@ impl Heap {
         let mut next: Vec<Handle> = roots.filter_map(Value::as_object).collect();
         // What came from the store stays: it is part of what the turn has read.
         next.extend(self.by_id.values());
-        let mut live = 0_usize;
+        let mut live = self.permanent;
         while let Some(handle) = next.pop() {
             let Some(mark) = marked.get_mut(handle.0 as usize) else { continue };
             if std::mem::replace(mark, true) {

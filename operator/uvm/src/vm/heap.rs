@@ -3,17 +3,20 @@
 //! An object has a map, the values of its data slots in `words`, and a body for what is no slot. Memory is counted by
 //! what the program allocates, so that the count does not depend on faults; see `collect` for the limit.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use batos_graph::{ObjectId, Record, Rev};
 use num_bigint::BigInt;
 
 pub(super) use super::map::{Slot, SlotType};
 use super::{
-    error::{Stop, forbidden, limit},
-    map::{MapId, MapSlot, Maps, reserved},
+    error::{Stop, limit},
+    map::{MapId, Maps, reserved},
     op::Code,
-    symbols::{Symbols, known},
+    symbols::Symbols,
     table::Table,
     value::{Handle, Kind, Symbol, Value},
 };
@@ -71,6 +74,8 @@ pub(super) struct Object {
     pub dirty: bool,
     /// A lookup went through it: when its map changes, what was found is void.
     pub is_ancestor: bool,
+    /// A string whose characters are bytes.
+    pub is_ascii: bool,
     pub body: Body,
     pub origin: Origin,
 }
@@ -109,6 +114,15 @@ pub(super) struct Method {
     pub code: Option<u32>,
 }
 
+/// How much a program has allocated and made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent {
+    allocated: usize,
+    permanent: usize,
+    created: u64,
+    symbols: usize,
+}
+
 pub(super) struct Heap {
     pub(super) cells: Vec<Cell>,
     pub(super) words: Vec<Value>,
@@ -122,6 +136,10 @@ pub(super) struct Heap {
     pub created: u64,
     /// Bytes that live objects had at the last collection, and all that was allocated since.
     pub allocated: usize,
+    /// Bytes of it that no collection frees: methods and symbols that the program made.
+    pub permanent: usize,
+    /// Symbols that the program made of strings, in their order and as a set.
+    made_symbols: (Vec<Symbol>, HashSet<Symbol>),
     /// The next safe point collects when more is allocated.
     pub threshold: usize,
     pub(super) limit: usize,
@@ -179,6 +197,8 @@ impl Heap {
             epoch: 0,
             created: 0,
             allocated: 0,
+            permanent: 0,
+            made_symbols: Default::default(),
             threshold: step(limit),
             limit,
         }
@@ -200,7 +220,38 @@ impl Heap {
         limit(format!("the turn needs more than {} bytes of memory", self.limit))
     }
 
-    fn push(&mut self, object: Object) -> Handle {
+    /// Charges memory that the turn keeps to its end.
+    pub fn charge_for_good(&mut self, bytes: usize) -> Result<(), Stop> {
+        self.charge(bytes)?;
+        self.permanent += bytes;
+        Ok(())
+    }
+
+    /// The symbol of a text that the program made.
+    pub fn make_symbol(&mut self, text: &str) -> Result<Symbol, Stop> {
+        let symbol = self.symbols.intern(text);
+        if self.made_symbols.1.insert(symbol) {
+            self.made_symbols.0.push(symbol);
+            self.charge_for_good(OBJECT_BYTES + text.len())?;
+        }
+        Ok(symbol)
+    }
+
+    /// What an op gives back when it has to start again: see `give_back`.
+    pub fn spent(&self) -> Spent {
+        let (allocated, permanent, created) = (self.allocated, self.permanent, self.created);
+        Spent { allocated, permanent, created, symbols: self.made_symbols.0.len() }
+    }
+
+    pub fn give_back(&mut self, before: Spent) {
+        (self.allocated, self.permanent, self.created) = (before.allocated, before.permanent, before.created);
+        let (order, set) = &mut self.made_symbols;
+        order.drain(before.symbols.min(order.len())..).for_each(|symbol| {
+            set.remove(&symbol);
+        });
+    }
+
+    pub(super) fn push(&mut self, object: Object) -> Handle {
         match self.free.pop() {
             Some(place) => {
                 if let Some(cell) = self.cells.get_mut(place as usize) {
@@ -224,7 +275,8 @@ impl Heap {
         let at = self.words.len() as u32;
         self.words.extend_from_slice(words);
         let words = words.len() as u32;
-        self.push(Object { map, at, words, dirty: false, is_ancestor: false, body, origin })
+        let is_ascii = matches!(&body, Body::Str(text) if text.is_ascii());
+        self.push(Object { map, at, words, dirty: false, is_ancestor: false, is_ascii, body, origin })
     }
 
     /// A new object.
@@ -232,64 +284,6 @@ impl Heap {
         self.charge(body.bytes().saturating_add(slots.len() * SLOT_BYTES))?;
         let (map, data) = self.shape(&slots, &body);
         self.allocate(map, body, &data)
-    }
-
-    /// A new object with the slots of another.
-    pub fn like(&mut self, handle: Handle, body: Body) -> Result<Handle, Stop> {
-        let object = self.get(handle)?;
-        let (map, at, words) = (object.map, object.at as usize, object.words as usize);
-        let Some(known) = self.maps.get(map) else { return self.too_large() };
-        let says = known.slots.iter().any(|slot| slot.kind == SlotType::Parent);
-        if known.implicit.is_some() != (matches!(body, Body::Array(_)) && !says) {
-            let slots = self.slots(handle)?;
-            return self.create(slots, body);
-        }
-        self.charge(OBJECT_BYTES + body.bytes().saturating_add(words * 8))?;
-        self.created += 1;
-        let new_at = self.words.len() as u32;
-        self.words.extend_from_within(at..at + words);
-        Ok(self.push(Object {
-            map,
-            at: new_at,
-            words: words as u32,
-            dirty: false,
-            is_ancestor: false,
-            body,
-            origin: Origin::New(self.created),
-        }))
-    }
-
-    /// The map of an object with these slots, and the values of its data slots.
-    pub(super) fn shape(&mut self, slots: &[Slot], body: &Body) -> (MapId, Vec<Value>) {
-        let map = match body {
-            Body::Str(_) => reserved::STR,
-            Body::Big(_) => reserved::BIG,
-            Body::Fraction(_) => reserved::FRACTION,
-            Body::Block { .. } => reserved::BLOCK,
-            Body::Array(_) if slots.is_empty() => reserved::ARRAY,
-            Body::Context | Body::Plain | Body::Table(_) if slots.is_empty() => reserved::EMPTY,
-            _ => reserved::NONE,
-        };
-        if map != reserved::NONE {
-            return (map, Vec::new());
-        }
-        let mut data = Vec::with_capacity(slots.len());
-        let map_slots = slots.iter().map(|slot| {
-            let content = match slot.kind {
-                SlotType::Constant | SlotType::Assignable => {
-                    data.push(slot.value);
-                    Value::small(data.len() - 1)
-                }
-                SlotType::Parent | SlotType::Method => slot.value,
-            };
-            MapSlot { name: slot.name, kind: slot.kind, content }
-        });
-        let map_slots: Arc<[MapSlot]> = map_slots.collect();
-        // What has elements is an array, unless it says itself what it is.
-        let says = slots.iter().any(|slot| slot.kind == SlotType::Parent);
-        let array = || self.maps.get(reserved::ARRAY).and_then(|map| map.implicit);
-        let implicit = if matches!(body, Body::Array(_)) && !says { array() } else { None };
-        (self.maps.intern(implicit, map_slots), data)
     }
 
     pub fn string(&mut self, text: &str) -> Result<Value, Stop> {
@@ -374,112 +368,6 @@ impl Heap {
         }
     }
 
-    fn with_value(&self, object: &Object, slot: MapSlot) -> Slot {
-        let value = match slot.is_data() {
-            true => self.words.get(object.at as usize + slot.place()).copied().unwrap_or(Value::NIL),
-            false => slot.content,
-        };
-        Slot { name: slot.name, kind: slot.kind, value }
-    }
-
-    /// An object's own slots.
-    pub fn slots(&self, handle: Handle) -> Result<Vec<Slot>, Stop> {
-        let object = self.get(handle)?;
-        let slots = self.maps.get(object.map).map(|map| map.slots.iter()).into_iter().flatten();
-        Ok(slots.map(|slot| self.with_value(object, *slot)).collect())
-    }
-
-    pub fn slot(&self, handle: Handle, name: Symbol) -> Result<Option<Slot>, Stop> {
-        let object = self.get(handle)?;
-        let slot = self.maps.get(object.map).and_then(|map| map.find(name));
-        Ok(slot.map(|(_, slot)| self.with_value(object, slot)))
-    }
-
-    /// The objects that lookup goes on in, behind the object's own slots.
-    pub fn parents(&self, handle: Handle) -> Result<&[Handle], Stop> {
-        let object = self.get(handle)?;
-        Ok(self.maps.get(object.map).map_or(&[], |map| &map.parents))
-    }
-
-    /// Adds a slot or replaces the one of that name.
-    pub fn put_slot(&mut self, handle: Handle, slot: Slot) -> Result<(), Stop> {
-        self.refuse_operator(handle, slot.name)?;
-        let mut slots = self.slots(handle)?;
-        match slots.iter_mut().find(|old| old.name == slot.name) {
-            Some(old) => *old = slot,
-            None => slots.push(slot),
-        }
-        self.set_slots(handle, &slots)
-    }
-
-    pub fn remove_slot(&mut self, handle: Handle, name: Symbol) -> Result<(), Stop> {
-        self.refuse_operator(handle, name)?;
-        let mut slots = self.slots(handle)?;
-        slots.retain(|slot| slot.name != name);
-        self.set_slots(handle, &slots)
-    }
-
-    /// Gives an object these slots instead of its own.
-    fn set_slots(&mut self, handle: Handle, slots: &[Slot]) -> Result<(), Stop> {
-        // Charged as if nothing of it were there yet, so that it does not matter what other objects look like.
-        self.charge((slots.len() + 1) * SLOT_BYTES)?;
-        let empty = Body::Plain;
-        let body = std::mem::replace(&mut self.get_mut(handle)?.body, empty);
-        let (map, data) = self.shape(slots, &body);
-        self.get_mut(handle)?.body = body;
-        self.reshape(handle, map, &data)
-    }
-
-    /// An assignable slot that the object lacks.
-    pub fn add_slot(&mut self, handle: Handle, name: Symbol, value: Value) -> Result<(), Stop> {
-        let object = self.get(handle)?;
-        let (at, count, map) = (object.at as usize, object.words as usize, object.map);
-        // A constant of that name gives way.
-        let is_new = map.0 >= reserved::EMPTY.0 && self.maps.get(map).is_some_and(|map| map.find(name).is_none());
-        let Some(map) = is_new.then(|| self.maps.with_slot(map, name)).flatten() else {
-            return self.put_slot(handle, Slot { name, kind: SlotType::Assignable, value });
-        };
-        self.charge((count + 2) * SLOT_BYTES)?;
-        let new_at = self.words.len() as u32;
-        if at + count == self.words.len() {
-            // The newest object grows in place.
-            self.words.push(value);
-            return self.moved(handle, map, at as u32, count as u32 + 1);
-        }
-        self.words.extend_from_within(at..at + count);
-        self.words.push(value);
-        self.moved(handle, map, new_at, count as u32 + 1)
-    }
-
-    fn reshape(&mut self, handle: Handle, map: MapId, data: &[Value]) -> Result<(), Stop> {
-        let at = self.words.len() as u32;
-        self.words.extend_from_slice(data);
-        self.moved(handle, map, at, data.len() as u32)
-    }
-
-    fn moved(&mut self, handle: Handle, map: MapId, at: u32, words: u32) -> Result<(), Stop> {
-        let object = self.get_mut(handle)?;
-        let is_ancestor = object.is_ancestor && object.map != map;
-        (object.map, object.at, object.words, object.dirty) = (map, at, words, true);
-        self.epoch += u64::from(is_ancestor);
-        Ok(())
-    }
-
-    /// The operators of the image's numbers and booleans are carried out by the machine itself: nobody replaces them.
-    fn refuse_operator(&self, handle: Handle, name: Symbol) -> Result<(), Stop> {
-        let object = self.get(handle)?;
-        match object.record().filter(|record| record.is_kernel && name.0 <= known::NOT.0) {
-            Some(record) => forbidden(record.name.as_deref().unwrap_or_default(), self.symbols.name(name)),
-            None => Ok(()),
-        }
-    }
-
-    /// Enters a method into the table; the answer is a method slot's value.
-    pub fn method(&mut self, name: Symbol, source: Arc<str>, is_kernel: bool) -> Value {
-        self.methods.push(Method { name, source, is_kernel, code: None });
-        Value::small(self.methods.len() - 1)
-    }
-
     /// The id of an object that is in the graph, or will be.
     pub fn id_of(&self, handle: Handle, seed: &[u8; 32]) -> Option<ObjectId> {
         match self.cells.get(handle.0 as usize)? {
@@ -509,6 +397,7 @@ impl Heap {
             words: count as u32 + 1,
             dirty: false,
             is_ancestor: false,
+            is_ascii: false,
             body: Body::Context,
             origin: Origin::New(self.created),
         })))

@@ -47,7 +47,7 @@ impl Machine {
         if matches!(stop, Stop::Object(_) | Stop::Name(_)) {
             let before = self.checkpoint;
             (self.fuel, self.serial) = (before.fuel, before.serial);
-            (self.heap.allocated, self.heap.created) = (before.allocated, before.created);
+            self.heap.give_back(before.heap);
         }
         stop
     }
@@ -131,6 +131,8 @@ impl Machine {
                         left.int_part() $op right.int_part()
                     } else if let (Some(left), Some(right)) = (left.as_number(), right.as_number()) {
                         left $op right
+                    } else if let (Some(left), Some(right)) = (left.as_char(), right.as_char()) {
+                        left $op right
                     } else {
                         operator!($to, $a, $b, $selector)
                     };
@@ -154,6 +156,8 @@ impl Machine {
                     let holds = if left.is_int() && right.is_int() {
                         left.int_part() $op right.int_part()
                     } else if let (Some(left), Some(right)) = (left.as_number(), right.as_number()) {
+                        left $op right
+                    } else if let (Some(left), Some(right)) = (left.as_char(), right.as_char()) {
                         left $op right
                     } else {
                         operator!($to, $a, $b, $selector)
@@ -586,6 +590,32 @@ impl Machine {
                         {
                             pay!();
                             regs[to] = Value::small(elements.len());
+                            ip += 1;
+                        } else {
+                            full!(self.send_call(&call))
+                        }
+                    }
+                    Target::StringAt => {
+                        if let Cell::Here(object) = &heap.cells[handle.0 as usize]
+                            && let Body::Str(text) = &object.body
+                            && object.is_ascii
+                            && with.is_int()
+                            && let Some(byte) = text.as_bytes().get(with.int_part().wrapping_sub(1) as usize)
+                        {
+                            pay!();
+                            regs[to] = Value::char(char::from(*byte));
+                            ip += 1;
+                        } else {
+                            full!(self.send_call(&call))
+                        }
+                    }
+                    Target::StringSize => {
+                        if let Cell::Here(object) = &heap.cells[handle.0 as usize]
+                            && let Body::Str(text) = &object.body
+                            && object.is_ascii
+                        {
+                            pay!();
+                            regs[to] = Value::small(text.len());
                             ip += 1;
                         } else {
                             full!(self.send_call(&call))

@@ -56,8 +56,7 @@ impl Heap {
         let (map, mut data) = self.shape(&slots, &body);
         match &record.payload {
             Payload::Block(block) => {
-                let holder = block.holder.map_or(Value::NIL, |id| Value::object(self.refer(id)));
-                data.extend([self.value_of(&block.me), self.value_of(&block.context), holder]);
+                data.extend([&block.me, &block.context, &block.holder].map(|value| self.value_of(value)));
             }
             Payload::Context { outer, variables } => {
                 data.extend(std::iter::once(outer).chain(variables).map(|value| self.value_of(value)));
@@ -67,7 +66,7 @@ impl Heap {
         let at = self.words.len() as u32;
         self.words.extend_from_slice(&data);
         let origin = Origin::Stored(Box::new(Stored { id, rev, record }));
-        Object { map, at, words: data.len() as u32, dirty: false, is_ancestor: false, body, origin }
+        Object { map, at, words: data.len() as u32, dirty: false, is_ancestor: false, is_ascii: false, body, origin }
     }
 
     /// A stored value in this heap. What the store holds fits: it was charged when it was made.

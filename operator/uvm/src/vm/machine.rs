@@ -9,7 +9,7 @@ use super::{
     VmError,
     compile::is_primitive,
     exceptions::{Mark, Unwinding},
-    heap::{Body, Heap, Linked},
+    heap::{Body, Heap, Linked, Spent},
     map::{MapId, reserved},
     op::{Code, Op, Route, Site},
     turn::{Limits, NotUnderstood},
@@ -53,6 +53,8 @@ pub(super) enum Target {
     ArrayAt,
     ArrayAtPut,
     ArraySize,
+    StringAt,
+    StringSize,
     /// The receiver's data.
     Field {
         place: u32,
@@ -107,8 +109,7 @@ pub(super) const LOOKUPS: usize = 1024;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Checkpoint {
     pub fuel: u64,
-    pub allocated: usize,
-    pub created: u64,
+    pub heap: Spent,
     pub serial: u64,
 }
 
@@ -123,8 +124,6 @@ pub(super) struct Machine {
     /// Random numbers drawn so far.
     pub draws: u64,
     pub transcript: String,
-    /// The text of ASCII alone that was indexed last: its characters are its bytes.
-    pub ascii: Option<Arc<str>>,
     pub stack: Vec<Value>,
     pub frames: Vec<Frame>,
     pub unwindings: Vec<Unwinding>,
@@ -149,7 +148,6 @@ impl Machine {
             seed: [0; 32],
             draws: 0,
             transcript: String::new(),
-            ascii: None,
             stack: vec![Value::NIL; 256],
             frames: Vec::with_capacity(32),
             unwindings: Vec::new(),

@@ -1,10 +1,12 @@
 //! The virtual machine. A turn runs without I/O: it asks for the objects it lacks and tells its effects at the end.
 
+mod activation;
 mod capture;
 mod collect;
 mod compile;
 mod error;
 mod exceptions;
+mod expressions;
 mod heap;
 mod inline;
 mod interp;
@@ -15,6 +17,7 @@ mod map;
 mod op;
 mod primitives;
 mod send;
+mod slots;
 mod symbols;
 mod table;
 mod turn;

@@ -10,14 +10,14 @@ use batos_graph::ObjectId;
 use super::{
     VmError,
     compile::compile,
-    error::{Stop, failed, limit, raise},
+    error::{Stop, failed, raise},
     exceptions::Mark,
-    heap::{Body, ObjectShape, Slot, SlotType},
+    heap::{Body, Slot, SlotType},
     lookup::{Found, lookup, lookup_from},
-    machine::{Cache, Call, Checkpoint, Frame, LOOKUPS, Machine, Target, WAYS},
+    machine::{Cache, Call, Frame, LOOKUPS, Machine, Target, WAYS},
     map::{MapId, MapSlot},
-    op::{Code, Op, Reg, Route, Shortcut, SlotPlan},
-    primitives::{self, Flow},
+    op::{Op, Route, Shortcut},
+    primitives::{self},
     symbols::known,
     value::{Handle, Symbol, Value},
 };
@@ -26,43 +26,7 @@ use crate::{
     syntax::{SlotNodeKind, parse_method},
 };
 
-/// Arguments that a primitive gets without a vector of its own.
-const FEW: usize = 6;
-
 impl Machine {
-    /// From here on the running op may have to start again.
-    pub(super) fn check(&mut self) {
-        self.checkpoint = Checkpoint {
-            fuel: self.fuel,
-            allocated: self.heap.allocated,
-            created: self.heap.created,
-            serial: self.serial,
-        };
-    }
-
-    /// Window of the running activation: where it begins, and the first place above it.
-    fn window(&self) -> (usize, usize) {
-        self.frames.last().map_or((0, 0), |frame| {
-            let base = frame.base as usize;
-            (base, base + self.code_of(frame).map_or(0, |code| code.registers))
-        })
-    }
-
-    fn reserve(&mut self, end: usize) {
-        if end > self.stack.len() {
-            self.stack.resize(end * 2, Value::NIL);
-        }
-    }
-
-    /// Places receiver and arguments above the running activation's window.
-    fn place_above(&mut self, receiver: Value, arguments: &[Value]) -> usize {
-        let (_, at) = self.window();
-        self.reserve(at + 2 + arguments.len());
-        self.stack[at] = receiver;
-        self.stack[at + 1..at + 1 + arguments.len()].copy_from_slice(arguments);
-        at
-    }
-
     /// The send of an operator whose operands are not what the op knows.
     pub(super) fn operator(
         &mut self,
@@ -77,7 +41,7 @@ impl Machine {
     }
 
     /// Where the call's receiver and arguments lie; places those that do not lie there yet.
-    fn place_call(&mut self, call: &Call) -> (usize, usize) {
+    pub(super) fn place_call(&mut self, call: &Call) -> (usize, usize) {
         let (base, _) = self.window();
         let at = base + call.window;
         if call.above > 0 {
@@ -105,7 +69,7 @@ impl Machine {
     }
 
     /// Sends to the receiver at `at` on the value stack with the `count` arguments behind it; the answer goes to `to`.
-    fn send(
+    pub(super) fn send(
         &mut self,
         at: usize,
         count: usize,
@@ -156,7 +120,7 @@ impl Machine {
     }
 
     /// What a slot comes down to, for all receivers of a map.
-    fn target(&mut self, found: Found, selector: Symbol, count: usize) -> Result<Target, Stop> {
+    pub(super) fn target(&mut self, found: Found, selector: Symbol, count: usize) -> Result<Target, Stop> {
         let MapSlot { kind, content, .. } = found.slot;
         Ok(match (kind, found.holder) {
             (_, None) if found.sets => Target::SetField { place: found.slot.place() as u32 },
@@ -186,7 +150,7 @@ impl Machine {
     }
 
     /// An object by that name.
-    fn named(&mut self, selector: Symbol) -> Result<Option<Target>, Stop> {
+    pub(super) fn named(&mut self, selector: Symbol) -> Result<Option<Target>, Stop> {
         let name = self.heap.symbols.name(selector);
         match self.names.get(name) {
             None => Err(Stop::Name(name.to_owned())),
@@ -198,7 +162,7 @@ impl Machine {
         }
     }
 
-    fn perform(&mut self, target: Target, at: usize, count: usize, to: usize) -> Result<(), Stop> {
+    pub(super) fn perform(&mut self, target: Target, at: usize, count: usize, to: usize) -> Result<(), Stop> {
         let receiver = self.stack[at];
         let handle = receiver.as_object();
         if let Target::Primitive { number } = target {
@@ -218,7 +182,7 @@ impl Machine {
                 self.burn()?;
                 self.call_block(at, count, to)
             }
-            Target::ArrayAt | Target::ArrayAtPut | Target::ArraySize => {
+            Target::ArrayAt | Target::ArrayAtPut | Target::ArraySize | Target::StringAt | Target::StringSize => {
                 self.burn()?;
                 self.primitive(primitives::of_shortcut(target), at, count, to)
             }
@@ -259,107 +223,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn finish(&mut self, to: usize, value: Value) -> Result<(), Stop> {
-        self.stack[to] = value;
-        if let Some(frame) = self.frames.last_mut() {
-            frame.ip = frame.ip.wrapping_add(1);
-        }
-        Ok(())
-    }
-
-    /// Ends the activation `index` and all above it with `value`.
-    pub(super) fn leave(&mut self, index: usize, value: Value) -> Result<(), Stop> {
-        let to = self.frames[index].to as usize;
-        self.frames.truncate(index);
-        self.finish(to, value)
-    }
-
-    /// Starts an activation whose receiver and arguments lie at `at`.
-    fn activate(
-        &mut self,
-        code: u32,
-        at: usize,
-        to: usize,
-        holder: Option<Handle>,
-        home: Option<u64>,
-    ) -> Result<(), Stop> {
-        if self.frames.len() >= self.max_depth {
-            return limit(format!("more than {} nested activations", self.max_depth - 1));
-        }
-        let callee = &self.codes[code as usize].code;
-        let (first, end) = (at + callee.arguments + 1, at + callee.registers + 1);
-        self.reserve(end);
-        self.stack[first..end].fill(Value::NIL);
-        self.serial += 1;
-        let (serial, home) = (self.serial, home.unwrap_or(self.serial));
-        self.frames.push(Frame { code, ip: 0, base: at as u32, to: to as u32, holder, serial, home, mark: Mark::None });
-        Ok(())
-    }
-
-    /// Calls the block at `at` with the arguments behind it.
-    fn call_block(&mut self, at: usize, count: usize, to: usize) -> Result<(), Stop> {
-        let block = self.stack[at];
-        let handle = block.as_object();
-        let body = handle.map(|handle| self.heap.get(handle)).transpose()?.map(|object| &object.body);
-        let (Some(Body::Block { code, home }), Some(handle)) = (body, handle) else {
-            return failed(format!("{} is no block", self.describe(block)));
-        };
-        let (code, home) = (*code, *home);
-        let wanted = self.codes[code as usize].code.arguments;
-        if wanted != count {
-            return raise(image::ARGUMENTS_COUNT, format!("the block takes {wanted} arguments, not {count}"));
-        }
-        let [me, context, holder] = [0, 1, 2].map(|word| self.heap.word(handle, word));
-        self.activate(code, at, to, holder.as_object(), Some(home))?;
-        self.stack[at] = me;
-        self.stack[at + count + 1] = context;
-        Ok(())
-    }
-
-    pub(super) fn link_block(&mut self, index: usize) -> Result<(), Stop> {
-        let Some(frame) = self.frames.last() else { return broken() };
-        let owner = frame.code as usize;
-        let number = self.link(self.codes[owner].code.blocks[index].clone());
-        self.codes[owner].blocks[index] = Some(number);
-        Ok(())
-    }
-
-    pub(super) fn primitive_at(&mut self, to: Reg, at: Reg, site: u16) -> Result<(), Stop> {
-        self.check();
-        let (base, _) = self.window();
-        let Some(code) = self.frames.last().and_then(|frame| self.code_of(frame)) else { return broken() };
-        let site = code.sites[site as usize];
-        self.primitive(site.primitive, base + at as usize, site.arguments as usize, base + to as usize)
-    }
-
-    fn primitive(&mut self, number: u16, at: usize, count: usize, to: usize) -> Result<(), Stop> {
-        let me = self.stack[at];
-        let operands = &self.stack[at + 1..at + 1 + count];
-        let flow = if count <= FEW {
-            let mut few = [Value::NIL; FEW];
-            few[..count].copy_from_slice(operands);
-            primitives::run(self, number, me, &few[..count])?
-        } else {
-            let many = operands.to_vec();
-            primitives::run(self, number, me, &many)?
-        };
-        match flow {
-            Flow::Value(value) => self.finish(to, value),
-            Flow::Block { arguments } => {
-                self.burn()?;
-                let at = self.place_above(me, &arguments);
-                self.call_block(at, arguments.len(), to)
-            }
-            Flow::Send { selector, arguments } => {
-                let at = self.place_above(me, &arguments);
-                self.send(at, arguments.len(), selector, Route::Normal, to, None)
-            }
-            Flow::Unwind { target, ending } => self.unwind(target, ending),
-        }
-    }
-
     /// Parents of the running method's holder, where resends begin.
-    fn resend_from(&self, route: Route) -> Result<Vec<Handle>, Stop> {
+    pub(super) fn resend_from(&self, route: Route) -> Result<Vec<Handle>, Stop> {
         let Some(holder) = self.frames.last().and_then(|frame| frame.holder) else {
             return failed("a resend outside of a method");
         };
@@ -373,7 +238,7 @@ impl Machine {
     }
 
     /// A method's code in this turn, compiled if no turn has done so before.
-    fn method(&mut self, index: Value) -> Result<u32, Stop> {
+    pub(super) fn method(&mut self, index: Value) -> Result<u32, Stop> {
         let index = index.as_int().and_then(|index| usize::try_from(index).ok()).unwrap_or(usize::MAX);
         let Some(method) = self.heap.methods.get(index) else { return broken() };
         if let Some(code) = method.code {
@@ -401,7 +266,7 @@ impl Machine {
     }
 
     /// `doesNotUnderstand:`, else a handler for `MessageNotUnderstood`, else the turn stops here.
-    fn not_found(&mut self, at: usize, selector: Symbol, count: usize, to: usize) -> Result<(), Stop> {
+    pub(super) fn not_found(&mut self, at: usize, selector: Symbol, count: usize, to: usize) -> Result<(), Stop> {
         let receiver = self.stack[at];
         let trying =
             |frame: &Frame| frame.mark == Mark::Missing(selector) && self.stack[frame.base as usize] == receiver;
@@ -435,7 +300,7 @@ impl Machine {
     }
 
     /// The message that was not understood, as an object.
-    fn message(&mut self, at: usize, selector: Symbol, count: usize) -> Result<Value, Stop> {
+    pub(super) fn message(&mut self, at: usize, selector: Symbol, count: usize) -> Result<Value, Stop> {
         let arguments = self.heap.array(self.stack[at + 1..at + 1 + count].to_vec())?;
         let receiver = self.stack[at];
         let parent = Value::object(self.heap.refer(image::MESSAGE_TRAITS));
@@ -476,93 +341,12 @@ impl Machine {
         self.send(at, 0, known::SIGNAL, Route::Normal, to, None)
     }
 
-    pub(super) fn make_object(&mut self, to: Reg, first: Reg, index: usize) -> Result<(), Stop> {
-        self.check();
-        let (base, _) = self.window();
-        let Some(frame) = self.frames.last() else { return broken() };
-        let owner = frame.code as usize;
-        let (code, kept) = (self.codes[owner].code.clone(), self.codes[owner].objects[index].clone());
-        let plans = &code.objects[index];
-        let count = plans.iter().filter(|plan| !matches!(plan, SlotPlan::Method(..))).count();
-        let values = base + first as usize..base + first as usize + count;
-        if let Some(shape) = &kept
-            && shape.epoch == self.heap.epoch
-            && parents(plans, &self.stack[values.clone()]).eq(shape.parents.iter().copied())
-        {
-            let data = data(plans, &self.stack[values]);
-            let object = self.heap.allocate(shape.map, Body::Plain, &data)?;
-            return self.finish(base + to as usize, Value::object(object));
-        }
-        let values = self.stack[values].to_vec();
-        let parents: Vec<Value> = parents(plans, &values).collect();
-        if let Some(value) = parents.iter().find(|parent| parent.as_object().is_none()) {
-            return failed(format!("{} cannot be a parent", self.describe(*value)));
-        }
-        let mut slots = Vec::with_capacity(plans.len() + 1);
-        if parents.is_empty() {
-            // Every object is an object: without a parent of its own it delegates to the root traits.
-            let value = Value::object(self.heap.refer(image::ROOT_TRAITS));
-            slots.push(Slot { name: known::PARENT, kind: SlotType::Parent, value });
-        }
-        let methods = match kept {
-            Some(kept) => kept.methods.clone(),
-            None => plans
-                .iter()
-                .filter_map(|plan| match plan {
-                    SlotPlan::Method(name, source) => Some(self.heap.method(*name, source.clone(), false)),
-                    _ => None,
-                })
-                .collect(),
-        };
-        let (mut next_method, mut next_value) = (methods.iter().copied(), values.iter().copied());
-        for plan in plans {
-            let (name, kind, value) = match plan {
-                SlotPlan::Method(name, _) => (*name, SlotType::Method, next_method.next()),
-                SlotPlan::Constant(name) => (*name, SlotType::Constant, next_value.next()),
-                SlotPlan::Assignable(name) => (*name, SlotType::Assignable, next_value.next()),
-                SlotPlan::Parent(name) => (*name, SlotType::Parent, next_value.next()),
-            };
-            slots.push(Slot { name, kind, value: value.unwrap_or(Value::NIL) });
-        }
-        let (map, data) = self.heap.shape(&slots, &Body::Plain);
-        self.codes[owner].objects[index] =
-            Some(Arc::new(ObjectShape { epoch: self.heap.epoch, parents, methods, map }));
-        let object = self.heap.allocate(map, Body::Plain, &data)?;
-        self.finish(base + to as usize, Value::object(object))
-    }
-
-    /// Starts an activation anew.
-    pub(super) fn restart(&mut self, index: usize, receiver: Option<Value>) {
-        let frame = &mut self.frames[index];
-        (frame.ip, frame.mark) = (0, Mark::None);
-        if let Some(receiver) = receiver {
-            self.stack[frame.base as usize] = receiver;
-        }
-    }
-
     pub(super) fn map_of(&self, value: Value) -> Result<MapId, Stop> {
         self.heap.map_of(value)
     }
-
-    /// The code of a block in the source tree it was made from, for those who make a method of it.
-    pub fn block_tree(&self, value: Value) -> Option<Arc<crate::syntax::Code>> {
-        self.block_code(value).map(Arc::as_ref).and_then(|code: &Code| code.tree.clone())
-    }
-}
-
-fn parents<'a>(plans: &'a [SlotPlan], values: &'a [Value]) -> impl Iterator<Item = Value> + 'a {
-    of_plans(plans, values).filter(|(plan, _)| matches!(plan, SlotPlan::Parent(_))).map(|(_, value)| value)
-}
-
-fn data(plans: &[SlotPlan], values: &[Value]) -> Vec<Value> {
-    of_plans(plans, values).filter(|(plan, _)| !matches!(plan, SlotPlan::Parent(_))).map(|(_, value)| value).collect()
-}
-
-fn of_plans<'a>(plans: &'a [SlotPlan], values: &'a [Value]) -> impl Iterator<Item = (&'a SlotPlan, Value)> {
-    plans.iter().filter(|plan| !matches!(plan, SlotPlan::Method(..))).zip(values.iter().copied())
 }
 
 /// The compiler and the interpreter disagree.
-fn broken<T>() -> Result<T, Stop> {
+pub(super) fn broken<T>() -> Result<T, Stop> {
     Err(Stop::Fail(VmError::new(ErrorKind::Internal, "broken bytecode")))
 }

@@ -304,7 +304,7 @@ impl Harvest<'_> {
             environment: code.environment.clone(),
             is_kernel: code.is_kernel,
             me: self.stored(me)?,
-            holder: holder.as_object().map(|holder| self.refer(holder)).transpose()?,
+            holder: self.stored(holder)?,
             context: self.stored(context)?,
         })
     }

@@ -121,6 +121,12 @@ impl Value {
         }
     }
 
+    /// The code point of a character.
+    #[inline]
+    pub fn as_char(self) -> Option<u32> {
+        (self.0 & TAG == CHAR).then_some(self.0 as u32)
+    }
+
     #[inline]
     pub fn as_int(self) -> Option<i64> {
         self.is_int().then(|| self.int_part())

@@ -27,7 +27,7 @@ pub(super) const TABLE: &[Entry] = &[
             "parent" => return failed(format!("{} cannot be a parent", m.describe(value))),
             other => return failed(format!("{other:?} is no kind of slot: constant, assignable or parent")),
         };
-        let name = m.heap.symbols.intern(&name);
+        let name = m.heap.make_symbol(&name)?;
         put(m, handle, Slot { name, kind, value })?;
         answer(me)
     }),
@@ -65,7 +65,7 @@ pub(super) const TABLE: &[Entry] = &[
 
 fn own(m: &mut Machine, me: Value, name: Value) -> Result<Option<Slot>> {
     let name = text(m, name)?.to_owned();
-    let name = m.heap.symbols.intern(&name);
+    let name = m.heap.make_symbol(&name)?;
     Ok(match me.as_object() {
         Some(handle) => m.heap.slot(handle, name)?,
         None => None,
@@ -86,13 +86,13 @@ fn set_slot(m: &mut Machine, me: Value, name: Value, value: Value) -> Result {
     let Some(arity) = arity(&selector) else { return failed(format!("{selector:?} is no name for a slot")) };
     body(m, value)?;
     let block = m.block_tree(value);
-    let slot_name = m.heap.symbols.intern(&selector);
+    let slot_name = m.heap.make_symbol(&selector)?;
     let (kind, value) = match block {
         Some(tree) if arity > 0 && tree.arguments.len() == arity => {
             let slot = SlotNode { at: tree.at, name: selector.clone(), kind: SlotNodeKind::Method((*tree).clone()) };
             let checked = check_method(&print_slot(&slot)).map_err(Stop::Fail)?;
             m.heap.charge(checked.source.len())?;
-            (SlotType::Method, m.heap.method(slot_name, checked.source.into(), false))
+            (SlotType::Method, m.heap.make_method(slot_name, checked.source.into())?)
         }
         Some(_) if arity > 0 => return failed(format!("the block's arguments do not fit {selector:?}")),
         _ if arity > 0 => return failed(format!("{selector:?} takes arguments: only a block can be its method")),

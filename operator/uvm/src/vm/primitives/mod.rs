@@ -76,6 +76,8 @@ pub(super) fn shortcut(number: u16) -> Target {
         "_ArrayAt:" => Target::ArrayAt,
         "_ArrayAt:Put:" => Target::ArrayAtPut,
         "_ArraySize" => Target::ArraySize,
+        "_StrAt:" => Target::StringAt,
+        "_StrSize" => Target::StringSize,
         _ => Target::Primitive { number },
     }
 }
@@ -85,6 +87,8 @@ pub(super) fn of_shortcut(target: Target) -> u16 {
     let name = match target {
         Target::ArrayAt => "_ArrayAt:",
         Target::ArrayAtPut => "_ArrayAt:Put:",
+        Target::StringAt => "_StrAt:",
+        Target::StringSize => "_StrSize",
         _ => "_ArraySize",
     };
     find(name).unwrap_or(u16::MAX)

@@ -68,7 +68,7 @@ pub(super) const TABLE: &[Entry] = &[
     ("_InheritsFrom:", |m, me, a| inherits(m, me, arg(a, 0)).and_then(boolean)),
     ("_RespondsTo:", |m, me, a| {
         let name = text(m, arg(a, 0))?.to_owned();
-        let selector = m.heap.symbols.intern(&name);
+        let selector = m.heap.make_symbol(&name)?;
         let map = m.heap.map_of(me)?;
         boolean(lookup::lookup(&mut m.heap, map, selector)?.is_some())
     }),
@@ -78,7 +78,7 @@ pub(super) const TABLE: &[Entry] = &[
         if arity(&name) != Some(arguments.len()) {
             return failed(format!("{name:?} with {} arguments is no message", arguments.len()));
         }
-        Ok(Flow::Send { selector: m.heap.symbols.intern(&name), arguments })
+        Ok(Flow::Send { selector: m.heap.make_symbol(&name)?, arguments })
     }),
     ("_Error:", |m, _, a| match m.heap.text(arg(a, 0))? {
         Some(text) => failed(text),

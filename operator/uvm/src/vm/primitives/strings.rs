@@ -1,12 +1,9 @@
 //! Strings: Unicode text, immutable. Indices count characters from 1.
 
-use std::sync::Arc;
-
-use super::{Entry, Flow, Result, answer, arg, array, body, boolean, count, index, integer, out_of_bounds, text, work};
+use super::{Entry, Flow, Result, answer, arg, array, boolean, count, index, integer, out_of_bounds, text, work};
 use crate::image;
 use crate::vm::{
     error::{failed, raise},
-    heap::Body,
     machine::Machine,
     value::{Kind, Value},
 };
@@ -138,8 +135,7 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_AsSymbol", |m, me, _| {
         let text = text(m, me)?.to_owned();
-        m.heap.charge(text.len())?;
-        answer(Value::symbol(m.heap.symbols.intern(&text)))
+        m.heap.make_symbol(&text).map(|symbol| Flow::Value(Value::symbol(symbol)))
     }),
     ("_ArgumentCount", |m, me, _| match super::arity(text(m, me)?) {
         Some(arity) => answer(count(arity)),
@@ -157,21 +153,12 @@ pub(super) const TABLE: &[Entry] = &[
     }),
 ];
 
-/// Whether a string's characters are its bytes. Asked again and again of one long text by programs that go through it.
-fn is_ascii(m: &mut Machine, value: Value) -> Result<bool> {
-    const LONG: usize = 64;
-    let Body::Str(text) = body(m, value)? else { return Ok(text(m, value)?.is_ascii()) };
-    if text.len() < LONG {
-        return Ok(text.is_ascii());
+/// Whether the characters of a string or symbol are its bytes.
+fn is_ascii(m: &Machine, value: Value) -> Result<bool> {
+    match value.as_object() {
+        Some(handle) => Ok(m.heap.get(handle)?.is_ascii),
+        None => Ok(text(m, value)?.is_ascii()),
     }
-    if m.ascii.as_ref().is_some_and(|known| Arc::ptr_eq(known, text)) {
-        return Ok(true);
-    }
-    let is_ascii = text.is_ascii();
-    if is_ascii {
-        m.ascii = Some(text.clone());
-    }
-    Ok(is_ascii)
 }
 
 fn size(text: &str) -> usize {
