@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{client, credentials::ARCHITECT_FILE, offline, store, up, worker};
+use crate::{client, credentials::ARCHITECT_FILE, offline, repl, store, up, worker};
 
 /// Anything that ends a command; its text is for a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -37,6 +37,8 @@ enum Command {
     Send(client::Send),
     /// Evaluates statements: batos eval 'account deposit: 100'
     Eval(client::Eval),
+    /// Evaluates line after line, with history and completion
+    Repl(repl::Repl),
     /// Names all objects
     List(client::List),
     /// Shows what changed in an object, the latest first
@@ -113,6 +115,7 @@ impl Cli {
             }
             Command::Send(send) => send.run().await,
             Command::Eval(eval) => eval.run().await,
+            Command::Repl(repl) => repl.run().await,
             Command::List(list) => list.run().await,
             Command::History(history) => history.run().await,
             Command::Undo(undo) => undo.run().await,

@@ -12,6 +12,7 @@ mod offline;
 #[cfg(feature = "kubernetes")]
 mod operator;
 mod relay;
+mod repl;
 mod store;
 mod talk;
 mod up;
