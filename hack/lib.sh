@@ -46,17 +46,21 @@ fetch_nats_server() {
   return $ok
 }
 
-# Prints the Python of the end-to-end tests: a virtual environment of the pinned requirements, made once.
-e2e_python() {
-  local requirements=tests/e2e/requirements.txt home
-  home=$BATOS_CACHE/e2e-$(sha256sum $requirements | cut -c1-16)
-  if [[ ! -x $home/ready ]]; then
-    say "installing the test tools (once)"
-    rm -rf "$home"
-    { python3 -m venv "$home" \
-      && "$home/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
-        --requirement $requirements \
-      && install -m 755 /dev/null "$home/ready"; } >&2 || die "the packages of $requirements could not be installed"
+# Prints the Python of a virtual environment: python_of HOME REQUIREMENTS makes it once.
+python_of() {
+  if [[ ! -x $1/ready ]]; then
+    say "installing the packages of $2 (once)"
+    rm -rf "$1"
+    { python3 -m venv "$1" \
+      && "$1/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
+        --requirement "$2" \
+      && install -m 755 /dev/null "$1/ready"; } >&2 || die "the packages of $2 could not be installed"
   fi
-  echo "$home/bin/python"
+  echo "$1/bin/python"
+}
+
+# Prints the Python of the end-to-end tests.
+e2e_python() {
+  local requirements=tests/e2e/requirements.txt
+  python_of "$BATOS_CACHE/e2e-$(sha256sum $requirements | cut -c1-16)" $requirements
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use batos_bus::without_login;
-use batos_covenant::{ApplyCommand, ErrorKind, Reply};
+use batos_covenant::{ApplyCommand, ErrorKind, Reply, Wire};
 use batos_crds::PrototypeSpec;
 use batos_mind::Recordings;
 use clap::Args;
@@ -173,7 +173,14 @@ async fn apply(worker: &Worker, prototypes: &BTreeMap<String, PrototypeSpec>) ->
         for (name, spec) in waiting {
             let command = ApplyCommand { definition: spec.definition(), uid: String::new(), generation: 0, term: 0 };
             match worker.apply(name, command).await? {
-                Reply::Ok(reply) => tracing::info!(name, rev = reply.rev, "applied"),
+                Reply::Ok(reply) => {
+                    tracing::info!(name, rev = reply.rev, "applied");
+                    let drift = reply.value.get("drift").and_then(Wire::as_array).filter(|drift| !drift.is_empty());
+                    if let Some(drift) = drift {
+                        let slots = serde_json::Value::from(drift.clone());
+                        tracing::warn!(name, %slots, "drift: the universe changed these itself; they are kept");
+                    }
+                }
                 Reply::Error { error } if error.kind == ErrorKind::NoSuchObject => {
                     missing = Some(error);
                     orphans.push((name, spec));

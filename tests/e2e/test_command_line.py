@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from bus import wait_until
 from universe import BATOS, ROOT, Universe, batos
 
 README = (ROOT / "README.md").read_text()
@@ -83,9 +84,9 @@ def tour():
 def test_the_tour_of_the_readme_is_true(tmp_path):
     universe = Universe(tmp_path, "quickstart")
     path = f"{pathlib.Path(BATOS).resolve().parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "BATOS_NATS": universe.url}
     try:
         universe.start()
+        environment = {**os.environ, "PATH": path, "BATOS_NATS": universe.architect}
         commands = list(tour())
         assert len(commands) >= 5
         for line, shown in commands:
@@ -98,3 +99,39 @@ def test_the_tour_of_the_readme_is_true(tmp_path):
             assert re.fullmatch(expected, printed.strip(), re.DOTALL), f"$ {line}\n{printed}\ninstead of\n{shown}"
     finally:
         universe.discard()
+
+
+def edit(path, old, new):
+    """As an editor saves: a new file under the same name."""
+    text = path.read_text()
+    assert old in text
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text.replace(old, new, 1))
+    fresh.rename(path)
+
+
+def test_edits_of_manifests_reach_the_running_universe(universe, bus):
+    path = universe.manifests / "account.yaml"
+    bus.send("account", "deposit:", 100)
+    edit(path, "balance + n", "balance + n + 1")
+    wait_until(lambda: "n + 1" in bus.state("account")["methods"]["deposit:"], "the edited method")
+    assert bus.send("account", "deposit:", 10)["value"] == 111, "state lives on"
+
+    good = bus.state("account")
+    edit(path, "balance + n + 1", "balance + +")
+    wait_until(lambda: re.search(r"account\.yaml:\d+.*refused|refused.*account\.yaml:\d+", universe.log.read_text()), "the refusal")
+    assert bus.state("account") == good, "a bad edit changes nothing"
+    edit(path, "balance + +", "balance + n + 2")
+    wait_until(lambda: "n + 2" in bus.state("account")["methods"]["deposit:"], "the next good edit")
+
+
+def test_what_the_universe_changed_itself_is_kept_and_told(universe, bus):
+    path = universe.manifests / "account.yaml"
+    bus.create_method("account", "deposit:", "deposit: n = ( balance: balance + n. ^'thanks' )")
+    # An edit of something else.
+    edit(path, "answers: 70", "answers: 70 # more words")
+    edit(path, "value: 0", "value: 5")
+    wait_until(lambda: "drift" in universe.log.read_text() and "deposit:" in universe.log.read_text(), "the drift")
+    assert bus.send("account", "deposit:", 1)["value"] == "thanks"
+    edit(path, "balance + n", "balance + n + 0")
+    wait_until(lambda: "n + 0" in bus.state("account")["methods"]["deposit:"], "the manifest wins where it changed")

@@ -65,8 +65,12 @@ def test_private_slots_stay_out_of_events_and_history(bus):
     bus.command("vault", "apply", fields, cls="adm")
     bus.send("vault", "_pin:", 4321)
     bus.send("vault", "shown:", 2)
-    told = [event for event in bus.events("state") if event.get("name") == "vault"]
-    assert told and "1234" not in str(told) and "4321" not in str(told)
+
+    def told():
+        return [event for event in bus.events("state") if event.get("name") == "vault"]
+
+    wait_until(lambda: any(event["rev"] == 3 for event in told()), "the last event")
+    assert "1234" not in str(told()) and "4321" not in str(told())
     assert "4321" not in str(bus.command("vault", "history"))
 
 

@@ -32,7 +32,8 @@ pub enum Command {
     Undo { slot: String },
     /// Answers a page of the universe's image, of one moment (`adm` only); the subject's object may be `_`.
     Export(ExportCommand),
-    /// Makes the object what a Prototype resource says (`adm` only).
+    /// Makes the object what a Prototype resource says (`adm` only). Answers `object`, `rev`, and `drift`: names of
+    /// methods and constants that the universe changed itself and that are kept.
     Apply(ApplyCommand),
 }
 

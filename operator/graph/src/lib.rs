@@ -12,6 +12,6 @@ pub use id::{ObjectId, UniverseKey};
 pub use key::{Key, KeySpace, Place};
 pub use record::{Block, FORMAT, MAX_RECORD, Manifest, Payload, Record, RecordError, Slot, SlotKind, Value};
 pub use redb_store::RedbStore;
-pub use store::{Batch, Committed, Expect, MAX_BATCH, Put, Rev, Snapshot, Store, StoreError, Versioned};
+pub use store::{Batch, Committed, Durable, Expect, MAX_BATCH, Put, Rev, Snapshot, Store, StoreError, Versioned};
 #[cfg(feature = "tikv")]
 pub use tikv_store::TikvStore;

@@ -4,6 +4,8 @@
 //! revisions it was computed from; it is applied wholly or not at all. Guarantee: snapshot isolation over
 //! `expect` and `put`, serialisable over `lock`.
 
+use std::pin::Pin;
+
 use async_trait::async_trait;
 
 use crate::Key;
@@ -22,6 +24,11 @@ impl Versioned {
     /// A row of an engine: the revision, big-endian, before the value.
     pub(crate) fn row(rev: Rev, bytes: &[u8]) -> Vec<u8> {
         [rev.to_be_bytes().as_slice(), bytes].concat()
+    }
+
+    pub(crate) fn rev_of_row(row: &[u8]) -> Result<Rev, StoreError> {
+        let rev = row.first_chunk::<8>().map(|rev| Rev::from_be_bytes(*rev));
+        rev.ok_or_else(|| StoreError::Damaged("a row is shorter than its revision".to_owned()))
     }
 
     pub(crate) fn of_row(row: &[u8]) -> Result<Self, StoreError> {
@@ -108,11 +115,20 @@ pub enum StoreError {
     SnapshotGone(Snapshot),
 }
 
+/// Completes once a batch is durable; an error is [`StoreError::Unknown`].
+pub type Durable = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
+
 /// A store engine.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Values of `keys`, in their order, from one snapshot.
     async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError>;
+
+    /// As `read`, but of batches that may not be durable yet. For what goes into a later batch, which cannot become
+    /// durable before them; nothing else may leave.
+    async fn peek(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError> {
+        self.read(keys).await
+    }
 
     /// The present moment, for scans that must fit together.
     async fn snapshot(&self) -> Result<Snapshot, StoreError>;
@@ -129,6 +145,13 @@ pub trait Store: Send + Sync + 'static {
     /// Applies `batch` if everything it expects holds. Returns once it is durable. An engine settles an outcome that
     /// it does not know by looking for the marker, for a bounded time, before it answers [`StoreError::Unknown`].
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError>;
+
+    /// As `commit`, but returns as soon as later batches can rest on this one. Nothing that this one says may leave before
+    /// the second part has completed.
+    async fn place(&self, batch: Batch) -> Result<(Committed, Durable), StoreError> {
+        let committed = self.commit(batch).await?;
+        Ok((committed, Box::pin(std::future::ready(Ok(())))))
+    }
 
     /// Writes rows with the revisions that they had, as an image has them: for a universe that nobody uses yet.
     async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError>;

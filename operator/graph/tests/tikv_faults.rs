@@ -1,5 +1,6 @@
 //! What the TiKV engine makes of lost acknowledgements, silence and splits. Faults are switched on the test server
 //! that BATOS_TIKV_CONTROL names, so these tests run one after the other.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
     io::{Read, Write},

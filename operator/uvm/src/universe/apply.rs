@@ -65,6 +65,7 @@ impl Universe {
         let (data, methods) = (slots(definition, false)?, slots(definition, true)?);
         let (last_data, last_methods) = (slots(&last, false)?, slots(&last, true)?);
         let parent = Slot { name: "parent".to_owned(), kind: SlotKind::Parent(Value::Ref(traits)) };
+        let mut drift = Vec::new();
         for (id, old, name, parents, last, wanted) in [
             (traits, old_traits, &traits_name, parents, last_methods, methods),
             (object, old, &name.to_owned(), vec![parent], last_data, data),
@@ -77,13 +78,14 @@ impl Universe {
             record.is_trait = id == traits;
             record.manifest = Some(manifest.clone());
             let changed = merge(&mut record, parents, &last, &wanted);
+            drift.extend(drifted(&record, &wanted));
             if record != present {
                 changes.writes.push(Write { id, prev_rev: rev, record, changed });
             }
         }
         changes.reads.objects.sort();
         let rev = changes.rev_after(object);
-        let value = json!({ "object": object.to_string(), "rev": rev });
+        let value = json!({ "object": object.to_string(), "rev": rev, "drift": drift });
         Ok(Attempt::Commit(changes, Reply::Ok(OkReply { value, rev, made: None })))
     }
 
@@ -225,6 +227,16 @@ fn merge(
     let changed = |slot: &&Slot| !before.contains(slot);
     let gone = before.iter().filter(|slot| !record.slots.iter().any(|now| now.name == slot.name));
     record.slots.iter().filter(changed).chain(gone).map(|slot| slot.name.clone()).collect()
+}
+
+/// Names of methods and constants that live otherwise than the definition has them, because the universe changed them.
+/// Assignable data is there to change.
+fn drifted(record: &Record, wanted: &BTreeMap<String, Slot>) -> Vec<String> {
+    let differs = |slot: &&Slot| match record.slot(&slot.name) {
+        Some(now) => now != *slot && !matches!(slot.kind, SlotKind::Assignable(_)),
+        None => true,
+    };
+    wanted.values().filter(differs).map(|slot| slot.name.clone()).collect()
 }
 
 pub(super) fn put_slot(slots: &mut Vec<Slot>, slot: Slot) {

@@ -62,6 +62,8 @@ impl Universe {
     /// traits too.
     pub(super) async fn attempt_undo(&self, object: ObjectId, name: &str) -> Result<Attempt, UniverseError> {
         let view = View::new(self);
+        // An error that rests on stale records would be told before a commit could find out.
+        self.inner.cache.forget([object]);
         let mut holder = object;
         let missing = || UniverseError::NoSuchObject(object.to_string());
         let mut found = view.object(object).await?.ok_or_else(missing)?;

@@ -58,13 +58,21 @@ impl Table {
 
     /// Places of the entries with this hash.
     pub fn candidates(&self, hash: u64) -> impl Iterator<Item = usize> {
+        self.probe(hash).filter(move |place| self.at(*place).is_some_and(|entry| entry.hash == hash))
+    }
+
+    /// Steps that a search for this hash takes at most.
+    pub fn probes(&self, hash: u64) -> usize {
+        self.probe(hash).count()
+    }
+
+    fn probe(&self, hash: u64) -> impl Iterator<Item = usize> {
         let mask = self.index.len().wrapping_sub(1);
         let first = scatter(hash) & mask;
         (0..self.index.len())
             .map(move |step| self.index.get((first + step) & mask).copied().unwrap_or(0))
             .take_while(|place| *place != 0)
             .map(|place| place as usize - 1)
-            .filter(move |place| self.at(*place).is_some_and(|entry| entry.hash == hash))
     }
 
     /// Adds an entry whose key is not there yet.

@@ -103,7 +103,6 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_ArrayConcat:", |m, me, a| {
         let both = [array(m, me)?, array(m, arg(a, 0))?].concat();
-        work(m, both.len())?;
         like(m, me, both)
     }),
     ("_ArrayFrom:To:", |m, me, a| {
@@ -111,10 +110,7 @@ pub(super) const TABLE: &[Entry] = &[
         let elements = array(m, me)?;
         let part = usize::try_from(to).ok().filter(|to| from <= *to).and_then(|to| elements.get(from..to));
         match part.map(<[Value]>::to_vec) {
-            Some(part) => {
-                work(m, part.len())?;
-                like(m, me, part)
-            }
+            Some(part) => like(m, me, part),
             None => raise(
                 image::SUBSCRIPT_OUT_OF_BOUNDS,
                 format!("{} to {to} is outside 1 to {}", from + 1, elements.len()),
@@ -147,7 +143,6 @@ pub(super) const TABLE: &[Entry] = &[
     ("_ArrayReversed", |m, me, _| {
         let mut reversed = array(m, me)?.to_vec();
         reversed.reverse();
-        work(m, reversed.len())?;
         like(m, me, reversed)
     }),
     ("_ArrayIndexOf:", |m, me, a| {
@@ -233,5 +228,6 @@ fn broken() -> Stop {
 
 /// A new object of the receiver's kind with these elements.
 fn like(m: &mut Machine, me: Value, elements: Vec<Value>) -> Result<Flow> {
+    work(m, elements.len())?;
     objects::new_like(m, me, Body::Array(elements)).map(Flow::Value)
 }

@@ -172,7 +172,7 @@ pub(super) const TABLE: &[Entry] = &[
 ];
 
 /// Fuel for work that grows with the product of two integers' lengths.
-fn pay(m: &mut Machine, a: &BigInt, b: &BigInt) -> Result<()> {
+pub(super) fn pay(m: &mut Machine, a: &BigInt, b: &BigInt) -> Result<()> {
     let product = (a.bits() / 64).saturating_mul(b.bits() / 64);
     work(m, usize::try_from(product).unwrap_or(usize::MAX))
 }
@@ -283,8 +283,9 @@ fn integral(m: &mut Machine, operation: Operation, a: BigInt, b: BigInt) -> Resu
     if multiplies && a.bits() + b.bits() > MAX_BITS || a.bits().max(b.bits()) >= MAX_BITS {
         return limit(format!("an integer of more than {MAX_BITS} bits"));
     }
-    if multiplies || operation.divides() {
-        pay(m, &a, &b)?;
+    match multiplies || operation.divides() {
+        true => pay(m, &a, &b)?,
+        false => work(m, usize::try_from(a.bits().max(b.bits()) / 64).unwrap_or(usize::MAX))?,
     }
     let result = match operation {
         Add => a + b,
@@ -355,7 +356,9 @@ fn compare(m: &mut Machine, selector: &str, wanted: fn(Ordering) -> bool, left: 
         return boolean(wanted(a.cmp(&b)));
     }
     if let (Some(a), Some(b)) = (m.heap.text(left)?, m.heap.text(right)?) {
-        return boolean(wanted(a.cmp(b)));
+        let (order, bytes) = (a.cmp(b), a.len().min(b.len()));
+        work(m, bytes)?;
+        return boolean(wanted(order));
     }
     let is_number = number_or_none(m, left)?.is_some();
     if is_number && number_or_none(m, right)?.is_none() {

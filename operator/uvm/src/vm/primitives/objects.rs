@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::{
-    Entry, Flow, Result, answer, arg, arity, array, body, boolean, count, object, strings_quoted, text, tower, work,
+    Entry, Flow, Result, answer, arg, arity, array, body, boolean, count, numbers, object, strings_quoted, text, tower,
+    work,
 };
 use crate::{
     image,
@@ -24,7 +25,14 @@ pub(super) const TABLE: &[Entry] = &[
         // Strings and large numbers are values: equal ones are the same.
         boolean(me == arg(a, 0) || is_plain_value(m, me)? && same_kind(m, me, arg(a, 0))? && equal(m, me, arg(a, 0))?)
     }),
-    ("_Equal:", |m, me, a| equal(m, me, arg(a, 0)).and_then(boolean)),
+    ("_Equal:", |m, me, a| {
+        let is_equal = equal(m, me, arg(a, 0))?;
+        // Texts of one length are compared byte by byte.
+        let size = |value: Value| Ok(m.heap.text(value)?.map_or(0, str::len));
+        let (left, right): (usize, usize) = (size(me)?, size(arg(a, 0))?);
+        work(m, if left == right { left } else { 0 })?;
+        boolean(is_equal)
+    }),
     ("_Hash", |m, me, _| {
         let hash = match value_hash(m, me)? {
             Some(hash) => hash,
@@ -149,6 +157,10 @@ fn digest(kind: u8, bytes: &[u8]) -> u64 {
 }
 
 fn print(m: &mut Machine, me: Value) -> Result<Flow> {
+    if let Body::Big(n) = body(m, me)? {
+        let n = n.clone();
+        numbers::pay(m, &n, &n)?;
+    }
     let text = match me.kind() {
         Kind::Float(x) => tower::float_text(x),
         Kind::Symbol(symbol) => {
@@ -246,6 +258,12 @@ fn clone(m: &mut Machine, me: Value) -> Result {
         body @ (Body::Plain | Body::Array(_) | Body::Table(_)) => body.clone(),
         _ => return Ok(me),
     };
+    let size = match &body {
+        Body::Array(elements) => elements.len(),
+        Body::Table(table) => table.span(),
+        _ => 0,
+    };
+    work(m, size)?;
     new_like(m, me, body)
 }
 

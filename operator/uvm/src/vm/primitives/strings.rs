@@ -11,7 +11,11 @@ use crate::vm::{
 pub(super) const TABLE: &[Entry] = &[
     ("_StrSize", |m, me, _| match is_ascii(m, me)? {
         true => text(m, me).map(|t| Flow::Value(count(t.len()))),
-        false => text(m, me).map(|t| Flow::Value(count(t.chars().count()))),
+        false => {
+            let (size, bytes) = (text(m, me)?.chars().count(), text(m, me)?.len());
+            work(m, bytes)?;
+            answer(count(size))
+        }
     }),
     ("_StrAt:", |m, me, a| {
         let is_ascii = is_ascii(m, me)?;
@@ -21,7 +25,10 @@ pub(super) const TABLE: &[Entry] = &[
             false => text.chars().nth(index),
         };
         match c {
-            Some(c) => answer(Value::char(c)),
+            Some(c) => {
+                work(m, if is_ascii { 0 } else { index })?;
+                answer(Value::char(c))
+            }
             None => out_of_bounds(index, size(text)),
         }
     }),
@@ -107,7 +114,8 @@ pub(super) const TABLE: &[Entry] = &[
         texts(m, &parts)
     }),
     ("_StrChars", |m, me, _| {
-        let characters = text(m, me)?.chars().map(Value::char).collect();
+        let characters: Vec<Value> = text(m, me)?.chars().map(Value::char).collect();
+        work(m, characters.len())?;
         m.heap.array(characters).map(Flow::Value)
     }),
     ("_StrJoin:", |m, me, a| {
@@ -123,7 +131,6 @@ pub(super) const TABLE: &[Entry] = &[
                 _ => joined.push_str(text(m, *part)?),
             }
         }
-        work(m, joined.len())?;
         made(m, &joined)
     }),
     ("_AsSymbol", |m, me, _| {
@@ -159,10 +166,12 @@ fn size(text: &str) -> usize {
 }
 
 fn made(m: &mut Machine, text: &str) -> Result<Flow> {
+    work(m, text.len())?;
     m.heap.string(text).map(Flow::Value)
 }
 
 fn texts(m: &mut Machine, parts: &[String]) -> Result<Flow> {
+    work(m, parts.iter().map(|part| part.len() + 1).sum())?;
     let strings: Result<Vec<Value>> = parts.iter().map(|part| m.heap.string(part)).collect();
     m.heap.array(strings?).map(Flow::Value)
 }

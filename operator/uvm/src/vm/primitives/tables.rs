@@ -21,7 +21,10 @@ pub(super) const TABLE: &[Entry] = &[
         let key = arg(a, 0);
         table(m, me)?;
         match objects::value_hash(m, key)? {
-            Some(hash) => find(m, me, key, hash).map(|place| Flow::Value(count(place.map_or(0, |place| place + 1)))),
+            Some(hash) => {
+                let place = find(m, me, key, hash)?;
+                answer(count(place.map_or(0, |place| place + 1)))
+            }
             None => send(m, "findObject:", vec![key]),
         }
     }),
@@ -37,6 +40,7 @@ pub(super) const TABLE: &[Entry] = &[
     ("_TableCandidates:", |m, me, a| {
         let hash = hash(m, arg(a, 0))?;
         let places = table(m, me)?.candidates(hash).map(|place| count(place + 1)).collect();
+        search(m, me, hash)?;
         m.heap.array(places).map(Flow::Value)
     }),
     ("_TableAdd:Value:Hash:", |m, me, a| {
@@ -131,7 +135,16 @@ fn hash(m: &Machine, value: Value) -> Result<u64> {
     integer(m, value).map(i64::cast_unsigned)
 }
 
-fn find(m: &Machine, me: Value, key: Value, hash: u64) -> Result<Option<usize>> {
+/// Pays for a search: keys may be chosen so that their hashes meet.
+fn search(m: &mut Machine, me: Value, hash: u64) -> Result<()> {
+    let probes = table(m, me)?.probes(hash);
+    work(m, probes)
+}
+
+fn find(m: &mut Machine, me: Value, key: Value, hash: u64) -> Result<Option<usize>> {
+    search(m, me, hash)?;
+    let bytes = m.heap.text(key)?.map_or(0, str::len);
+    work(m, bytes)?;
     let table = table(m, me)?;
     for place in table.candidates(hash) {
         if let Some(entry) = table.at(place)
