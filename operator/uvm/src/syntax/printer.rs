@@ -66,7 +66,11 @@ fn print(expr: &Expr, least: Level) -> String {
     let text = match &expr.kind {
         ExprKind::Integer(digits) => digits.clone(),
         ExprKind::Float(value) if value.fract() == 0.0 && value.abs() < 1e16 => format!("{value:.1}"),
-        ExprKind::Float(value) => format!("{value:e}"),
+        ExprKind::Float(value) => match format!("{value:e}") {
+            // `1e20` would be an integer.
+            text if !text.contains('.') => text.replacen('e', ".0e", 1),
+            text => text,
+        },
         ExprKind::Str(text) => quoted(text),
         ExprKind::Symbol(text) => match text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ':') {
             true if !text.is_empty() && !text.starts_with(':') => format!("#{text}"),

@@ -332,21 +332,11 @@ impl Heap {
     }
 
     /// The map that lookup goes by; an object of the graph has to be loaded.
-    #[inline]
     pub fn map_of(&self, value: Value) -> Result<MapId, Stop> {
-        if value.is_int() {
-            return Ok(reserved::INT);
+        match value.as_object() {
+            Some(handle) => Ok(self.get(handle)?.map),
+            None => Ok(map_of_plain(value)),
         }
-        Ok(match value.kind() {
-            Kind::Object(handle) => self.get(handle)?.map,
-            Kind::Int(_) => reserved::INT,
-            Kind::Float(_) => reserved::FLOAT,
-            Kind::Symbol(_) => reserved::SYMBOL,
-            Kind::Char(_) => reserved::CHAR,
-            Kind::Nil => reserved::NIL,
-            Kind::Bool(true) => reserved::TRUE,
-            Kind::Bool(false) => reserved::FALSE,
-        })
     }
 
     /// Word number `index` of an object that is loaded.
@@ -431,6 +421,21 @@ impl Heap {
     }
 }
 
+/// The map of a value that is no object.
+#[inline]
+pub(super) fn map_of_plain(value: Value) -> MapId {
+    match value.kind() {
+        Kind::Int(_) => reserved::INT,
+        Kind::Float(_) => reserved::FLOAT,
+        Kind::Symbol(_) => reserved::SYMBOL,
+        Kind::Char(_) => reserved::CHAR,
+        Kind::Nil => reserved::NIL,
+        Kind::Bool(true) => reserved::TRUE,
+        Kind::Bool(false) => reserved::FALSE,
+        Kind::Object(_) => reserved::NONE,
+    }
+}
+
 /// Bytes that are allocated between two collections at least.
 pub(super) fn step(limit: usize) -> usize {
     (limit / 4).min(4 << 20)
@@ -477,4 +482,12 @@ pub(super) struct ObjectShape {
     /// Entries of the method table, in the order of the method slots.
     pub methods: Vec<Value>,
     pub map: MapId,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cells_are_small() {
+        assert!(size_of::<super::Cell>() <= 64, "{}", size_of::<super::Cell>());
+    }
 }

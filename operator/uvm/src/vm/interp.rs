@@ -9,7 +9,7 @@
 use super::{
     error::{Stop, limit, raise},
     exceptions::{Ending, Mark},
-    heap::{Body, Cell},
+    heap::{Body, Cell, map_of_plain},
     machine::{Call, EMPTY_CACHE, Frame, Machine, Target, WAYS},
     map::reserved,
     op::{CONSTANT, NONE, Op},
@@ -459,7 +459,14 @@ impl Machine {
                 safe_point!();
                 let Call { receiver, with, to, site, window, above, count } = call;
                 let handle = receiver.as_object().unwrap_or(Handle(0));
-                let Ok(map) = heap.map_of(receiver) else { full!(self.send_call(&call)) };
+                // With the place of its words, if it has any.
+                let (map, at) = match receiver.as_object() {
+                    Some(handle) => match &heap.cells[handle.0 as usize] {
+                        Cell::Here(object) => (object.map, object.at as usize),
+                        _ => full!(self.send_call(&call)),
+                    },
+                    None => (map_of_plain(receiver), 0),
+                };
                 let cache = linked.caches as usize + site as usize * WAYS;
                 let ways = &self.caches[cache..cache + WAYS];
                 let target = if ways[0].map == map {
@@ -472,14 +479,14 @@ impl Machine {
                 match target {
                     Target::Field { place } => {
                         pay!();
-                        regs[to] = heap.word(handle, place as usize);
+                        regs[to] = heap.words[at + place as usize];
                         ip += 1;
                     }
                     Target::SetField { place } => match &mut heap.cells[handle.0 as usize] {
                         Cell::Here(object) => {
                             pay!();
                             object.dirty = true;
-                            heap.words[object.at as usize + place as usize] = with;
+                            heap.words[at + place as usize] = with;
                             regs[to] = receiver;
                             ip += 1;
                         }
