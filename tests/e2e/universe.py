@@ -97,7 +97,8 @@ class Universe:
 
     def kill_nats(self):
         """kill -9 of nats-server; batos may go on with a new one or end, then it is started again."""
-        pid = self.pids["nats-server"]
+        # When it was killed a moment ago, the file may still name the dead one.
+        pid = wait_until(lambda: next(filter(running, [self.pids["nats-server"]]), None), "a nats-server that runs")
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not running(pid), "end of nats-server")
 
