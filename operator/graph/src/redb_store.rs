@@ -127,10 +127,10 @@ impl RedbStore {
         match queue.try_send(Waiting { work, reply }) {
             Ok(()) => {}
             Err(TrySendError::Full(waiting)) => {
-                tokio::task::spawn_blocking(move || queue.send(waiting).map_err(|_| ()))
+                tokio::task::spawn_blocking(move || queue.send(waiting).map_err(drop))
                     .await
                     .map_err(|e| StoreError::Unavailable(e.to_string()))?
-                    .map_err(|_| closed())?;
+                    .map_err(|()| closed())?;
             }
             Err(TrySendError::Disconnected(_)) => return Err(closed()),
         }

@@ -14,6 +14,7 @@ use crate::StoreError;
 
 /// The file grows by so many zeroes at once: a write within the file needs no sync of its length.
 const GROWTH: u64 = 1 << 20;
+const PAGE: usize = 4096;
 const HEADER: usize = 28;
 /// Length of a row that stands for a deleted one.
 const DELETED: u32 = u32::MAX;
@@ -79,7 +80,9 @@ pub(super) fn each_row(
 impl Log {
     pub fn open(file: File, identity: u64, max: u64) -> io::Result<Self> {
         let identity = *blake3::hash(&identity.to_le_bytes()).as_bytes();
-        Ok(Self { len: file.len()?, file, identity, at: 0, max })
+        // A crash may have left a part of a page.
+        let len = file.len()? / PAGE as u64 * PAGE as u64;
+        Ok(Self { len, file, identity, at: 0, max })
     }
 
     pub fn fits(&self, rows: &Rows) -> bool {
@@ -97,8 +100,11 @@ impl Log {
         let end = self.at + record.len() as u64;
         if end > self.len {
             let len = end.next_multiple_of(GROWTH);
-            self.file.write(self.len, &vec![0; (len - self.len) as usize])?;
-            self.len = len;
+            // Page by page: one large write would make large folios of the page cache, and each record dirty a whole one.
+            while self.len < len {
+                self.file.write(self.len, &[0; PAGE])?;
+                self.len += PAGE as u64;
+            }
         }
         self.file.write(self.at, &record)?;
         self.at = end;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use batos_graph::{Batch, Expect, Key, ObjectId, Put, Record, Rev, StoreError};
+use batos_graph::{Batch, Durable, Expect, Key, ObjectId, Put, Record, Rev, StoreError};
 
 use super::{Universe, UniverseError, render};
 use crate::vm::{Reads, Write};
@@ -90,6 +90,17 @@ impl Universe {
 
     /// Commits, or says `Conflict` and forgets what is stale.
     pub async fn commit(&self, marker: Key, marker_bytes: Vec<u8>, changes: Changes) -> Result<(), UniverseError> {
+        self.place(marker, marker_bytes, changes).await?.await.map_err(UniverseError::Store)
+    }
+
+    /// As `commit`, but later turns may run on these changes as soon as this returns. Nothing leaves before what it
+    /// returns has completed.
+    pub(super) async fn place(
+        &self,
+        marker: Key,
+        marker_bytes: Vec<u8>,
+        changes: Changes,
+    ) -> Result<Durable, UniverseError> {
         let keys = self.inner.keys;
         let mut batch = Batch { marker_bytes, expect: self.expectations(&changes), ..self.batch(marker) };
         batch.lock.extend(changes.lock.iter().map(|id| keys.head(*id)));
@@ -127,11 +138,11 @@ impl Universe {
             batch.put.push(put);
         }
         batch.put.extend(changes.events);
-        match self.inner.store.commit(batch).await {
-            Ok(_) => {
+        match self.inner.store.place(batch).await {
+            Ok((_, durable)) => {
                 written.into_iter().for_each(|(id, rev, record)| self.inner.cache.put(id, (rev, record)));
                 self.wake_relay();
-                Ok(())
+                Ok(durable)
             }
             Err(StoreError::Conflict(stale)) => {
                 self.inner.cache.forget(stale.iter().filter_map(batos_graph::KeySpace::object_of));

@@ -93,7 +93,7 @@ impl Universe {
     /// Carries out a message and makes it durable. Repeats with the same id get the stored reply.
     pub async fn deliver(&self, message: &Message) -> Result<Delivery, UniverseError> {
         let lane = self.inner.lanes.get(usize::from(message.object.shard()));
-        let _lane = match lane {
+        let mut turn = match lane {
             Some(lane) => Some(lane.lock().await),
             None => None,
         };
@@ -136,8 +136,13 @@ impl Universe {
             };
             let stored = Stored { digest: message.digest, reply: reply.clone() };
             let stored = encode(&stored, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
-            match self.commit(marker, stored, changes).await {
-                Ok(()) => return Ok(Delivery::Replied(reply)),
+            match self.place(marker, stored, changes).await {
+                Ok(durable) => {
+                    // The next turn runs while this one is synced: turns on a hot object share syncs.
+                    drop(turn.take());
+                    durable.await.map_err(UniverseError::Store)?;
+                    return Ok(Delivery::Replied(reply));
+                }
                 Err(UniverseError::Store(StoreError::Conflict(keys))) => {
                     last = keys.first().and_then(batos_graph::KeySpace::object_of);
                     pause(attempt).await;
@@ -150,7 +155,11 @@ impl Universe {
 
     async fn stored_reply(&self, inbox: Option<&Key>, message: &Message) -> Result<Option<Vec<u8>>, UniverseError> {
         let Some(key) = inbox else { return Ok(None) };
-        let rows = self.inner.store.read(std::slice::from_ref(key)).await.map_err(UniverseError::Store)?;
+        let (store, key) = (&self.inner.store, std::slice::from_ref(key));
+        if store.peek(key).await.map_err(UniverseError::Store)? == [None] {
+            return Ok(None);
+        }
+        let rows = store.read(key).await.map_err(UniverseError::Store)?;
         let Some(row) = rows.into_iter().next().flatten() else { return Ok(None) };
         let (stored, _): (Stored, _) = decode(&row.bytes).map_err(|e| UniverseError::Internal(e.to_string()))?;
         match stored.digest == message.digest {
@@ -242,6 +251,8 @@ impl Universe {
             }
             None => None,
         };
+        // What was found may not be durable yet; a read comes back when it is.
+        self.inner.store.read(&[self.inner.keys.head(object)]).await.map_err(UniverseError::Store)?;
         let state = render::full_state(object, rev, &record, traits.as_ref().map(|(_, record)| record.as_ref()));
         let value = serde_json::to_value(state).map_err(|e| UniverseError::Internal(e.to_string()))?;
         Ok(OkReply { value, rev, made: None })

@@ -42,7 +42,8 @@ impl Cache {
             return Ok(found);
         }
         let heads: Vec<_> = missing.iter().map(|id| keys.head(*id)).collect();
-        let mut rows = store.read(&heads).await.map_err(UniverseError::Store)?.into_iter();
+        // Whoever tells what a turn found, tells it after a commit or `is_current`.
+        let mut rows = store.peek(&heads).await.map_err(UniverseError::Store)?.into_iter();
         for (id, hit) in ids.iter().zip(&mut found).filter(|(_, hit)| hit.is_none()) {
             let Some(row) = rows.next().flatten() else { continue };
             let record = Record::decode(&row.bytes).map_err(|source| UniverseError::Record { object: *id, source })?;

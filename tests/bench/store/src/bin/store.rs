@@ -74,10 +74,8 @@ async fn populate(store: &RedbStore, universe: &Universe, counters: u32) -> Resu
     send(universe, ObjectId::of_name("counter"), Work::Apply { name: "counter".to_owned(), apply }, None).await?;
     let traits = universe.resolve("traits counter").await?;
     let slot = |name: &str, kind| Slot { name: name.to_owned(), kind };
-    let slots = vec![
-        slot("parent", SlotKind::Parent(Value::Ref(traits))),
-        slot("n", SlotKind::Assignable(Value::Int(0))),
-    ];
+    let slots =
+        vec![slot("parent", SlotKind::Parent(Value::Ref(traits))), slot("n", SlotKind::Assignable(Value::Int(0)))];
     let bytes = Record { slots, ..Record::default() }.encode()?;
     for start in (0..counters).step_by(1000) {
         let heads = (start..counters.min(start + 1000)).map(|n| universe.keys().head(id(n)));
