@@ -1,5 +1,4 @@
 //! The power goes at every moment, in every way that a disk allows, and nothing that was acknowledged is lost.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

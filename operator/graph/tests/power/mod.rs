@@ -1,5 +1,4 @@
 //! A disk whose power can be cut: it keeps every write between two syncs, and makes the images that a crash may leave.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
