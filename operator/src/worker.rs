@@ -70,9 +70,13 @@ impl Worker {
     /// Completes when the worker cannot serve any more, with the reason. Cancel safe.
     pub async fn ended(&mut self) -> Error {
         let Some(serving) = &mut self.serving else { return std::future::pending().await };
-        let ended = serving.await;
-        self.serving = None;
-        format!("serving ended: {ended:?}").into()
+        tokio::select! {
+            ended = serving => {
+                self.serving = None;
+                format!("serving ended: {ended:?}").into()
+            }
+            broken = self.store.broken() => broken.into(),
+        }
     }
 
     /// Finishes what has begun and closes the store.

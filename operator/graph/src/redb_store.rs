@@ -233,6 +233,10 @@ impl Store for RedbStore {
         self.write(Work::Restore(rows)).await.map(|_| ())
     }
 
+    async fn broken(&self) -> StoreError {
+        StoreError::Unavailable(self.progress.failed().await)
+    }
+
     async fn close(&self) -> Result<(), StoreError> {
         self.stop();
         Ok(())

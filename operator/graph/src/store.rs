@@ -156,6 +156,12 @@ pub trait Store: Send + Sync + 'static {
     /// Writes rows with the revisions that they had, as an image has them: for a universe that nobody uses yet.
     async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError>;
 
+    /// Completes when the engine has failed for good, with the reason: a sync failed, and nobody knows what the disk holds.
+    /// The process should end; whoever starts it again finds what was durable.
+    async fn broken(&self) -> StoreError {
+        std::future::pending().await
+    }
+
     /// Finishes what was accepted and closes.
     async fn close(&self) -> Result<(), StoreError>;
 }

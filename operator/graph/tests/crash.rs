@@ -250,6 +250,7 @@ async fn after_a_sync_that_failed_nothing_is_taken_and_nothing_lost() {
             let outcome = store.commit(batch(format!("late {n}"), &mut random)).await;
             assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "after {good} syncs: {outcome:?}");
         }
+        assert!(matches!(store.broken().await, StoreError::Unavailable(_)), "the process is told to end");
         let told = store.read(&[clock()]).await;
         assert!(
             !matches!(&told, Ok(rows) if rows[0].as_ref().map(|row| row.rev) != acknowledged.get(&clock()).map(|(rev, _)| *rev)),

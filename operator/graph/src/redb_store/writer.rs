@@ -65,6 +65,17 @@ impl Progress {
         }
     }
 
+    /// Completes once a write or a sync has failed, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut durable = self.durable.subscribe();
+        let reason =
+            durable.wait_for(|(_, failed)| failed.is_some()).await.ok().and_then(|progress| progress.1.clone());
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
+    }
+
     fn reached(&self, sequence: u64) {
         self.durable.send_modify(|(done, _)| *done = sequence.max(*done));
     }
