@@ -14,7 +14,7 @@ use super::{
     map::reserved,
     op::{CONSTANT, NONE, Op},
     symbols::known,
-    value::{Handle, Kind, Symbol, Value},
+    value::{Handle, Kind, Value},
 };
 use crate::image;
 
@@ -657,7 +657,7 @@ impl Machine {
     /// What was found rests on maps that have changed.
     fn forget_lookups(&mut self) {
         self.caches.fill(EMPTY_CACHE);
-        self.lookups.fill((Symbol(u32::MAX), EMPTY_CACHE));
+        self.lookups.clear();
         self.epoch = self.heap.epoch;
     }
 

@@ -100,6 +100,7 @@ pub(super) struct Cache {
 }
 
 pub(super) const EMPTY_CACHE: Cache = Cache { map: reserved::NONE, target: Target::Value };
+pub(super) const NOT_LOOKED_UP: (Symbol, Cache) = (Symbol(u32::MAX), EMPTY_CACHE);
 /// Inline caches of a site.
 pub(super) const WAYS: usize = 2;
 /// Entries of the cache that all sites share.
@@ -129,6 +130,7 @@ pub(super) struct Machine {
     pub unwindings: Vec<Unwinding>,
     pub codes: Vec<Linked>,
     pub(super) caches: Vec<Cache>,
+    /// Empty, or `LOOKUPS` entries.
     pub(super) lookups: Vec<(Symbol, Cache)>,
     pub(super) epoch: u64,
     pub(super) serial: u64,
@@ -153,7 +155,7 @@ impl Machine {
             unwindings: Vec::new(),
             codes: Vec::new(),
             caches: Vec::new(),
-            lookups: vec![(Symbol(u32::MAX), EMPTY_CACHE); LOOKUPS],
+            lookups: Vec::new(),
             epoch: 0,
             serial: 0,
             pause: 0,

@@ -14,7 +14,7 @@ use super::{
     exceptions::Mark,
     heap::{Body, Slot, SlotType},
     lookup::{Found, lookup, lookup_from},
-    machine::{Cache, Call, Frame, LOOKUPS, Machine, Target, WAYS},
+    machine::{Cache, Call, Frame, LOOKUPS, Machine, NOT_LOOKED_UP, Target, WAYS},
     map::{MapId, MapSlot},
     op::{Op, Route, Shortcut},
     primitives::{self},
@@ -89,7 +89,7 @@ impl Machine {
         }
         let is_plain = matches!(route, Route::Normal | Route::Implicit);
         let entry = ((map.0 as usize).wrapping_mul(31) ^ selector.0 as usize) % LOOKUPS;
-        let known = self.lookups[entry];
+        let known = self.lookups.get(entry).copied().unwrap_or(NOT_LOOKED_UP);
         let target = if is_plain && known.0 == selector && known.1.map == map {
             Some(known.1.target)
         } else {
@@ -114,6 +114,10 @@ impl Machine {
             self.caches[cache] = Cache { map, target };
         }
         if is_plain && self.heap.epoch == self.epoch && !matches!(route, Route::Implicit) {
+            // Filled when it is first used: most turns of a universe load objects, which empties it, and send little.
+            if self.lookups.is_empty() {
+                self.lookups.resize(LOOKUPS, NOT_LOOKED_UP);
+            }
             self.lookups[entry] = (selector, Cache { map, target });
         }
         self.perform(target, at, count, to)
