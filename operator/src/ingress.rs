@@ -10,7 +10,7 @@ use batos_covenant::{
 };
 use batos_graph::{ObjectId, Snapshot};
 use batos_mind::{BecomingError, Mind, Outcome};
-use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, UniverseError, Work};
+use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, UniverseError, Waiting, Work};
 use serde::Serialize;
 
 /// How long a sender waits for a becoming before it is told to ask again.
@@ -125,6 +125,21 @@ impl Ingress {
             encode(&rows, Encoding::MessagePack).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()))?;
         let next = next.map(|key| hex(&key));
         Ok(ExportPage { snapshot: at.0.to_string(), rows: BASE64_STANDARD.encode(rows), next })
+    }
+
+    /// Carries out a message that an object sent.
+    pub async fn carry_out(&self, waiting: &Waiting) -> Result<(), ErrorReply> {
+        let message = Message {
+            object: waiting.envelope.post.receiver,
+            // Whoever sent the first message of the chain, its objects act for themselves.
+            authority: Authority::Sender,
+            sender: String::new(),
+            id: None,
+            digest: [0; 32],
+            encoding: Encoding::MessagePack,
+            work: Work::Post { waiting: Box::new(waiting.clone()) },
+        };
+        self.deliver(message).await.map(|_| ())
     }
 
     /// Delivers; when nobody understands, makes the method and delivers once more.

@@ -2,6 +2,7 @@
 
 mod cli;
 mod client;
+mod courier;
 mod credentials;
 mod health;
 mod image_file;

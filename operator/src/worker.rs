@@ -9,7 +9,7 @@ use batos_mind::{Mind, Recordings};
 use batos_uvm::universe::Universe;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::{cli::Error, health, ingress::Ingress, relay};
+use crate::{cli::Error, courier, health, ingress::Ingress, relay};
 
 pub struct Settings {
     pub universe: String,
@@ -46,7 +46,8 @@ impl Worker {
             let (bus, root, ingress) = (bus.clone(), root.clone(), ingress.clone());
             async move { batos_bus::serve(&bus, &root, &name, ingress, stopped).await }
         });
-        let mut helpers = vec![tokio::spawn(relay::run(universe, publisher, root))];
+        let courier = tokio::spawn(courier::run(ingress.clone()));
+        let mut helpers = vec![tokio::spawn(relay::run(universe, publisher, root)), courier];
         if let Some(address) = probe {
             helpers.push(tokio::spawn(async move {
                 let connected = move || bus.is_connected().then_some(()).ok_or("not connected to NATS");

@@ -1,6 +1,6 @@
 //! Prints the JSON Schema of everything that travels on the bus.
 
-use batos_covenant::{Command, FullState, Reply, UvmStateUpdateEvent};
+use batos_covenant::{Command, FullState, Reply, PostFailedEvent, UvmStateUpdateEvent};
 use schemars::{JsonSchema, schema_for};
 
 /// What travels on the bus, by the place where it travels.
@@ -16,6 +16,7 @@ struct Wire {
     full_state: FullState,
     /// Payload on `<root>.v1.<universe>.evt.<object>.state`.
     state_event: UvmStateUpdateEvent,
+    failed_event: PostFailedEvent,
 }
 
 fn main() -> Result<(), serde_json::Error> {

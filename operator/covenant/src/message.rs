@@ -216,6 +216,18 @@ impl ErrorReply {
     }
 }
 
+/// Published on `….evt.<object>.failed` when a message that an object sent to run on its own (`async`, a timer) failed:
+/// nobody waits for its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PostFailedEvent {
+    /// The receiver's id.
+    pub object: String,
+    /// Id of the object whose turn sent it.
+    pub sender: String,
+    pub selector: String,
+    pub error: ErrorReply,
+}
+
 /// Published on `….evt.<object>.state` after each commit that changed the object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UvmStateUpdateEvent {

@@ -5,10 +5,13 @@
 //! | 1 object | id(16) 1 | head: the record |
 //! | 1 object | id(16) 2 rev(8) | history: the record that this revision replaced |
 //! | 1 object | id(16) 3 message(16) | inbox marker with the stored reply |
+//! | 1 object | id(16) 5 | its revision counts the turns in which the object sent messages of their own |
 //! | 2 outbox | id(16) rev(8) | an event to publish |
 //! | 3 jobs | job id(16) | a becoming's journal |
 //! | 4 names | name | id of the object |
 //! | 5 markers | 16 bytes | markers of batches that are no messages |
+//! | 6 posts | sender(16) turn(8) number(4) | a message to deliver, in the sender's shard |
+//! | 7 timers | due(8) receiver(16) nonce(8) | a message to deliver when it is due, in the receiver's shard |
 
 use std::fmt;
 
@@ -17,6 +20,13 @@ use crate::{ObjectId, Rev, UniverseKey};
 /// A key of the store: bytes, ordered as bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub Vec<u8>);
+
+impl Key {
+    /// The shard of a universe's key.
+    pub fn shard(&self) -> Option<u8> {
+        self.0.get(8).copied()
+    }
+}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,6 +45,8 @@ const OUTBOX: u8 = 2;
 const JOBS: u8 = 3;
 const NAMES: u8 = 4;
 const MARKERS: u8 = 5;
+const POSTS: u8 = 6;
+const TIMERS: u8 = 7;
 
 impl KeySpace {
     pub fn new(universe: &str) -> Self {
@@ -58,6 +70,31 @@ impl KeySpace {
 
     pub fn inbox(&self, id: ObjectId, message: [u8; 16]) -> Key {
         self.key(id.shard(), OBJECT, &[&id.0, &[3], &message])
+    }
+
+    /// Counts the turns in which an object sent messages of their own.
+    pub fn sent(&self, id: ObjectId) -> Key {
+        self.key(id.shard(), OBJECT, &[&id.0, &[5]])
+    }
+
+    /// Message number `number` of the `turn`-th turn in which `sender` sent some.
+    pub fn post(&self, sender: ObjectId, turn: Rev, number: u32) -> Key {
+        self.key(sender.shard(), POSTS, &[&sender.0, &turn.to_be_bytes(), &number.to_be_bytes()])
+    }
+
+    /// Range of all messages of a shard's objects that wait.
+    pub fn post_range(&self, shard: u8) -> (Key, Key) {
+        (self.key(shard, POSTS, &[]), self.key(shard, POSTS + 1, &[]))
+    }
+
+    /// A timer of `receiver`; `due` in milliseconds since 1970.
+    pub fn timer(&self, receiver: ObjectId, due: u64, nonce: [u8; 8]) -> Key {
+        self.key(receiver.shard(), TIMERS, &[&due.to_be_bytes(), &receiver.0, &nonce])
+    }
+
+    /// Range of a shard's timers, the earliest first.
+    pub fn timer_range(&self, shard: u8) -> (Key, Key) {
+        (self.key(shard, TIMERS, &[]), self.key(shard, TIMERS + 1, &[]))
     }
 
     pub fn outbox(&self, id: ObjectId, rev: Rev) -> Key {
@@ -132,6 +169,14 @@ pub enum Place {
     Job(ObjectId),
     Name(String),
     Marker,
+    Sent(ObjectId),
+    Post {
+        sender: ObjectId,
+    },
+    Timer {
+        receiver: ObjectId,
+        due: u64,
+    },
 }
 
 impl Place {
@@ -146,6 +191,13 @@ impl Place {
             (OBJECT, Some((1, []))) => Some(Self::Head(id()?)),
             (OBJECT, Some((2, bytes))) => Some(Self::History(id()?, rev(bytes)?)),
             (OBJECT, Some((3, bytes))) if bytes.len() == 16 => Some(Self::Inbox(id()?)),
+            (OBJECT, Some((5, []))) => Some(Self::Sent(id()?)),
+            (POSTS, Some(_)) if tail.len() == 12 => Some(Self::Post { sender: id()? }),
+            (TIMERS, Some(_)) if rest.len() == 32 => {
+                let (due, receiver) = rest.split_first_chunk::<8>()?;
+                let receiver = ObjectId(*receiver.first_chunk::<16>()?);
+                Some(Self::Timer { receiver, due: u64::from_be_bytes(*due) })
+            }
             (OUTBOX, Some(_)) => Some(Self::Outbox(id()?, rev(tail)?)),
             (JOBS, None) => Some(Self::Job(id()?)),
             (NAMES, _) => String::from_utf8(rest.to_vec()).ok().map(Self::Name),
@@ -170,6 +222,9 @@ mod tests {
             (keys.job(id), Place::Job(id)),
             (keys.name("account"), Place::Name("account".to_owned())),
             (keys.marker([8; 16]), Place::Marker),
+            (keys.sent(id), Place::Sent(id)),
+            (keys.post(id, 7, 1), Place::Post { sender: id }),
+            (keys.timer(id, 9, [1; 8]), Place::Timer { receiver: id, due: 9 }),
         ] {
             assert_eq!(Place::of(&key), Some(place.clone()));
             let (start, end) = keys.range();

@@ -74,6 +74,7 @@ const OBJECTS: &[(&str, ObjectId, &str)] = &[
     ("Random", ObjectId::well_known(35), include_str!("../image/random.bt")),
     ("Mirror", ObjectId::well_known(36), include_str!("../image/mirror.bt")),
     ("Transcript", ObjectId::well_known(37), include_str!("../image/transcript.bt")),
+    ("AsyncSender", ObjectId::well_known(38), include_str!("../image/asyncSender.bt")),
     ("Exception", EXCEPTION, include_str!("../image/exception.bt")),
     ("Error", ERROR, "(| parent* = Exception. exceptionName = 'Error'. isResumable = ( false ) |)"),
     ("ArithmeticError", ObjectId::well_known(66), "(| parent* = Error. exceptionName = 'ArithmeticError' |)"),

@@ -87,7 +87,7 @@ fn faults_and_slices_make_no_difference() {
     let world = world();
     for source in PROGRAMS {
         for heap_bytes in [32 << 20, 400_000, 20_000] {
-            let limits = Limits { fuel: 200_000, heap_bytes, depth: 500 };
+            let limits = Limits { fuel: 200_000, heap_bytes, depth: 500, ..Limits::default() };
             let wanted = run(&world, source, limits, u64::MAX, false);
             for (slice, beforehand) in [(u64::MAX, true), (1, false), (7, true), (1000, false)] {
                 assert_eq!(run(&world, source, limits, slice, beforehand), wanted, "{source}, {heap_bytes} bytes");
@@ -112,7 +112,7 @@ fn running_out_of_fuel_makes_no_difference() {
 #[test]
 fn garbage_is_no_burden() {
     let world = World::new();
-    let limits = Limits { fuel: 10_000_000, heap_bytes: 300_000, depth: 100 };
+    let limits = Limits { fuel: 10_000_000, heap_bytes: 300_000, depth: 100, ..Limits::default() };
     // Each makes many times what the limit allows at a time.
     for source in [
         "| a | 1 to: 50000 do: [ :i | a := {i. i printString. [ i ]. (| x <- i |)} ]. ^(a at: 3) value + (a at: 4) x",
@@ -143,7 +143,7 @@ fn garbage_is_no_burden() {
 #[test]
 fn methods_and_symbols_without_end_are_refused() {
     let world = World::new();
-    let limits = Limits { fuel: 10_000_000, heap_bytes: 1 << 20, depth: 100 };
+    let limits = Limits { fuel: 10_000_000, heap_bytes: 1 << 20, depth: 100, ..Limits::default() };
     for source in [
         "1 to: 100000 do: [ :i | ('symbol' , i printString) asSymbol ]",
         "| o | o := (| |). 1 to: 100000 do: [ :i | o setSlot: #go: value: [ :x | x ] ]",

@@ -89,7 +89,7 @@ fn program(choices: &[(u16, [u8; 5])]) -> String {
 
 fn run(source: &str, slice: u64) -> Result<String, TestCaseError> {
     let world = World::new();
-    let limits = Limits { fuel: 50_000, heap_bytes: 4 << 20, depth: 300 };
+    let limits = Limits { fuel: 50_000, heap_bytes: 4 << 20, depth: 300, ..Limits::default() };
     let mut turn = Turn::eval(image::GENESIS, source, limits, [1; 32])
         .map_err(|e| TestCaseError::fail(format!("{source}: {e}")))?;
     loop {

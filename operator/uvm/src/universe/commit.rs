@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use batos_graph::{Batch, Durable, Expect, Key, ObjectId, Put, Record, Rev, StoreError};
+use batos_graph::{Batch, Durable, Expect, Key, ObjectId, Place, Put, Record, Rev, StoreError};
 
-use super::{Universe, UniverseError, render};
-use crate::vm::{Reads, Write};
+use super::{Envelope, Universe, UniverseError, render};
+use crate::vm::{Reads, TimerId, Write};
 
 /// What a commit rests on and what it writes.
 #[derive(Default)]
@@ -18,11 +18,28 @@ pub struct Changes {
     pub rows: Vec<(Put, Option<Rev>)>,
     /// Events beside those of the written objects.
     pub events: Vec<Put>,
+    /// Messages to send.
+    pub posts: Vec<Envelope>,
+    /// Timers to stop.
+    pub cancelled: Vec<(ObjectId, TimerId)>,
+    /// The message that was carried out, if it came from an object.
+    pub delivered: Option<Delivered>,
+}
+
+/// A row that goes with the commit; if it has gone already, somebody else was there first.
+pub struct Delivered {
+    pub key: Key,
+    pub rev: Rev,
 }
 
 impl Changes {
     pub fn reading(reads: Reads) -> Self {
         Self { reads, ..Self::default() }
+    }
+
+    /// Whether a commit would leave no trace.
+    pub(super) fn is_only_reading(&self) -> bool {
+        self.writes.is_empty() && self.posts.is_empty() && self.cancelled.is_empty() && self.delivered.is_none()
     }
 
     pub(super) fn is_absent(&self, id: ObjectId) -> bool {
@@ -138,10 +155,25 @@ impl Universe {
             batch.put.push(put);
         }
         batch.put.extend(changes.events);
+        self.send_posts(&mut batch, &changes.posts, &changes.cancelled).await?;
+        if let Some(Delivered { key, rev }) = changes.delivered {
+            batch.expect.push(Expect { key: key.clone(), rev: Some(rev) });
+            batch.delete.push(key);
+        }
+        let shards = |is_post: bool| {
+            let places = batch.put.iter().filter_map(move |put| match Place::of(&put.key) {
+                Some(Place::Post { .. } | Place::Timer { .. }) => put.key.shard().filter(|_| is_post),
+                Some(Place::Outbox(..)) => put.key.shard().filter(|_| !is_post),
+                _ => None,
+            });
+            places.collect::<Vec<u8>>()
+        };
+        let (events, posts) = (shards(false), shards(true));
         match self.inner.store.place(batch).await {
             Ok((_, durable)) => {
                 written.into_iter().for_each(|(id, rev, record)| self.inner.cache.put(id, (rev, record)));
-                self.wake_relay();
+                self.inner.outbox.fill(events);
+                self.inner.posts.fill(posts);
                 Ok(durable)
             }
             Err(StoreError::Conflict(stale)) => {

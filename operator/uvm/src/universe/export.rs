@@ -170,7 +170,12 @@ impl Survey {
                     self.problem(format!("event of {id} at {rev}: {error}"));
                 }
             }
-            Some(Place::Inbox(_) | Place::Job(_) | Place::Marker) => {}
+            Some(Place::Post { .. } | Place::Timer { .. }) => {
+                if let Err(error) = batos_covenant::decode::<super::Envelope>(&row.bytes) {
+                    self.problem(format!("message {key:?}: {error}"));
+                }
+            }
+            Some(Place::Inbox(_) | Place::Job(_) | Place::Marker | Place::Sent(_)) => {}
             None => self.problem(format!("key {key:?} is none of ours")),
         }
     }

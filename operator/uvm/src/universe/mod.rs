@@ -7,14 +7,16 @@ mod error;
 mod export;
 mod history;
 mod outbox;
+mod posts;
 mod render;
+mod shards;
 mod turns;
 mod view;
 
 use std::sync::Arc;
 
 use batos_graph::{KeySpace, ObjectId, Store};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 
 pub use apply::TRAITS_PREFIX;
 pub use authority::Authority;
@@ -22,9 +24,12 @@ pub use commit::Changes;
 pub use error::UniverseError;
 pub use export::{Checked, ImageRow, check, is_empty, restore};
 pub use outbox::OutboxEvent;
+pub use posts::{Envelope, Waiting, now};
+pub use shards::Filled;
 pub use turns::{Delivery, Message, Unanswered, Work};
 pub use view::View;
 
+use shards::Shards;
 use view::Cache;
 
 /// A cheap, cloneable handle.
@@ -41,8 +46,9 @@ struct Inner {
     /// Messages to the objects of one shard run one after the other on this worker, so that a hot object does not make
     /// its own messages conflict. Correctness rests on the commit alone.
     lanes: Vec<Mutex<()>>,
-    /// Told when a commit left something in the outbox.
-    outbox: Notify,
+    /// Where commits left events, and where messages and timers.
+    outbox: Shards,
+    posts: Shards,
 }
 
 impl Universe {
@@ -55,7 +61,8 @@ impl Universe {
                 store,
                 cache: Cache::default(),
                 lanes: (0..256).map(|_| Mutex::new(())).collect(),
-                outbox: Notify::new(),
+                outbox: Shards::default(),
+                posts: Shards::default(),
             }),
         };
         universe.genesis().await?;

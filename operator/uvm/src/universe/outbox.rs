@@ -6,7 +6,7 @@ use batos_covenant::{Encoding, encode};
 use batos_graph::{Batch, Key, ObjectId, Put, Rev};
 use serde::{Deserialize, Serialize};
 
-use super::{Universe, UniverseError};
+use super::{Universe, UniverseError, shards::Filled};
 
 /// An event as it lies in the outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,12 +42,8 @@ impl Universe {
     }
 
     /// Waits until a commit left events, or until `at_most` has passed.
-    pub async fn outbox_filled(&self, at_most: Duration) {
-        let _ = tokio::time::timeout(at_most, self.inner.outbox.notified()).await;
-    }
-
-    pub(crate) fn wake_relay(&self) {
-        self.inner.outbox.notify_one();
+    pub async fn outbox_filled(&self, at_most: Duration) -> Filled {
+        self.inner.outbox.filled(at_most).await
     }
 
     /// Waiting events of one shard, in order per object, with the keys to trim once they are published.

@@ -8,7 +8,7 @@ use batos_covenant::{
 use batos_graph::{Key, ObjectId, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Universe, UniverseError, View, commit::Changes, render};
+use super::{Authority, Universe, UniverseError, View, Waiting, commit::Changes, posts, render};
 use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
 
 /// How often a turn runs again on fresh objects before its sender hears of the conflict.
@@ -55,6 +55,10 @@ pub enum Work {
     Apply {
         name: String,
         apply: ApplyCommand,
+    },
+    /// A message that an object sent.
+    Post {
+        waiting: Box<Waiting>,
     },
 }
 
@@ -109,7 +113,12 @@ impl Universe {
             if let Some(reply) = self.stored_reply(inbox.as_ref(), message).await? {
                 return Ok(Delivery::Replied(reply));
             }
-            let (mut changes, reply) = match self.attempt(message).await? {
+            if let Work::Post { waiting } = &message.work
+                && !self.is_waiting(waiting).await?
+            {
+                return Ok(Delivery::Replied(Vec::new()));
+            }
+            let (mut changes, outcome) = match self.attempt(message).await? {
                 Attempt::Commit(changes, reply) => (changes, reply),
                 Attempt::NotUnderstood(changes, missing) => match self.is_current(&changes).await? {
                     true => return unanswered(missing),
@@ -118,13 +127,19 @@ impl Universe {
             };
             let bytes =
                 |reply: &Reply| encode(reply, message.encoding).map_err(|e| UniverseError::Internal(e.to_string()));
-            let mut reply = bytes(&reply)?;
+            let mut reply = bytes(&outcome)?;
             if reply.len() > MAX_REPLY {
                 changes = Changes::reading(changes.reads);
                 let text = format!("the answer has {} bytes; at most {MAX_REPLY} fit into a message", reply.len());
                 reply = bytes(&Reply::Error { error: ErrorReply::new(ErrorKind::LimitExceeded, text) })?;
             }
-            if inbox.is_none() && changes.writes.is_empty() {
+            if let Work::Post { waiting } = &message.work {
+                if let Reply::Error { error } = &outcome {
+                    changes.events.push(self.failed_event(waiting, error.clone()).await?);
+                }
+                changes.delivered = Some(waiting.delivered());
+            }
+            if inbox.is_none() && changes.is_only_reading() {
                 match self.is_current(&changes).await? {
                     true => return Ok(Delivery::Replied(reply)),
                     false => continue,
@@ -184,6 +199,11 @@ impl Universe {
                 self.attempt_turn(message, turn, made.clone()).await
             }
             Work::CreateMethod { name, source } => self.attempt_create_method(message.object, name, source).await,
+            Work::Post { waiting } => {
+                let limits = Limits { hops: waiting.envelope.hops, ..Limits::default() };
+                let turn = Turn::of_post(&waiting.envelope.post, limits, self.seed(message)?)?;
+                self.attempt_turn(message, turn, None).await
+            }
             Work::Undo { slot } => self.attempt_undo(message.object, slot).await,
             Work::Apply { name, apply } => self.attempt_apply(name, apply).await,
         }
@@ -206,6 +226,8 @@ impl Universe {
         mut turn: Turn,
         made: Option<Made>,
     ) -> Result<Attempt, UniverseError> {
+        let now = posts::now();
+        turn = turn.starting_at(now);
         let exit = View::new(self).run(&mut turn).await?;
         let mut changes = Changes::reading(turn.reads());
         let outcome = match exit {
@@ -217,7 +239,7 @@ impl Universe {
             }
         };
         let reply = match outcome {
-            Ok(effects) => {
+            Ok(mut effects) => {
                 for write in &effects.writes {
                     let old = View::new(self).object(write.id).await?.filter(|(rev, _)| Some(*rev) == write.prev_rev);
                     let old = old.as_ref().map(|(_, record)| record.as_ref());
@@ -225,6 +247,12 @@ impl Universe {
                         return Ok(Attempt::Commit(changes, Reply::Error { error: refused.to_reply() }));
                     }
                 }
+                let cause = match &message.work {
+                    Work::Post { waiting } => Some(&waiting.envelope),
+                    _ => None,
+                };
+                changes.posts = posts::seal(message.object, &mut effects, cause, now);
+                changes.cancelled = effects.cancelled;
                 changes.writes = effects.writes;
                 let rev = changes.rev_after(message.object);
                 Reply::Ok(OkReply { value: effects.answer, rev, made })

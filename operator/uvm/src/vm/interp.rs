@@ -22,7 +22,7 @@ impl Machine {
     /// Runs; true when done, false when the slice is used up.
     pub fn run(&mut self, slice: u64) -> Result<bool, Stop> {
         self.pause = self.fuel.saturating_sub(slice);
-        if self.fuel == self.max_fuel
+        if self.fuel == self.limits.fuel
             && let Some(me) = self.stack.first().and_then(|me| me.as_object())
         {
             // Self of the first code is there from the beginning, so that nothing it does tells whether it was loaded.
@@ -53,7 +53,7 @@ impl Machine {
     }
 
     fn out_of_fuel<T>(&self) -> Result<T, Stop> {
-        limit(format!("the turn used up its fuel of {} sends and loops", self.max_fuel))
+        limit(format!("the turn used up its fuel of {} sends and loops", self.limits.fuel))
     }
 
     pub(super) fn burn(&mut self) -> Result<(), Stop> {
@@ -667,7 +667,9 @@ impl Machine {
             &self.stack[frame.base as usize..frame.base as usize + size]
         });
         let holders = self.frames.iter().filter_map(|frame| frame.holder.map(Value::object));
-        let values: Vec<Value> = windows.flatten().copied().chain(holders).chain(self.unwinding_values()).collect();
+        let posted = self.posts.iter().flat_map(|post| std::iter::once(post.receiver).chain(post.arguments.clone()));
+        let values = windows.flatten().copied().chain(holders).chain(self.unwinding_values()).chain(posted);
+        let values: Vec<Value> = values.collect();
         self.heap.collect(values.into_iter())
     }
 }

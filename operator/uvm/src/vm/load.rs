@@ -70,7 +70,7 @@ impl Heap {
     }
 
     /// A stored value in this heap. What the store holds fits: it was charged when it was made.
-    fn value_of(&mut self, value: &graph::Value) -> Value {
+    pub(super) fn value_of(&mut self, value: &graph::Value) -> Value {
         let body = match value {
             graph::Value::Nil => return Value::NIL,
             graph::Value::Bool(b) => return Value::bool(*b),

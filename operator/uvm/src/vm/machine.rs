@@ -12,6 +12,7 @@ use super::{
     heap::{Body, Heap, Linked, Spent},
     map::{MapId, reserved},
     op::{Code, Op, Route, Site},
+    post::{Posted, TimerId},
     turn::{Limits, NotUnderstood},
     value::{Handle, Kind, Symbol, Value},
 };
@@ -125,6 +126,13 @@ pub(super) struct Machine {
     /// Random numbers drawn so far.
     pub draws: u64,
     pub transcript: String,
+    /// Messages that leave the turn when it is committed.
+    pub posts: Vec<Posted>,
+    pub cancelled: Vec<(ObjectId, TimerId)>,
+    /// Timers set so far.
+    pub timers: u64,
+    /// When the turn began, in milliseconds since 1970.
+    pub now: u64,
     pub stack: Vec<Value>,
     pub frames: Vec<Frame>,
     pub unwindings: Vec<Unwinding>,
@@ -137,7 +145,7 @@ pub(super) struct Machine {
     pub(super) pause: u64,
     pub(super) checkpoint: Checkpoint,
     pub(super) max_depth: usize,
-    pub(super) max_fuel: u64,
+    pub(super) limits: Limits,
 }
 
 impl Machine {
@@ -150,6 +158,10 @@ impl Machine {
             seed: [0; 32],
             draws: 0,
             transcript: String::new(),
+            posts: Vec::new(),
+            cancelled: Vec::new(),
+            timers: 0,
+            now: 0,
             stack: vec![Value::NIL; 256],
             frames: Vec::with_capacity(32),
             unwindings: Vec::new(),
@@ -162,7 +174,7 @@ impl Machine {
             checkpoint: Checkpoint::default(),
             // The activation that carries the first message counts too.
             max_depth: limits.depth + 1,
-            max_fuel: limits.fuel,
+            limits,
         }
     }
 

@@ -15,6 +15,7 @@ mod lookup;
 mod machine;
 mod map;
 mod op;
+mod post;
 mod primitives;
 mod send;
 mod slots;
@@ -25,4 +26,5 @@ mod value;
 
 pub use compile::{CheckedMethod, check_method};
 pub use error::VmError;
+pub use post::{Post, TimerId};
 pub use turn::{Call, Effects, Exit, Limits, NotUnderstood, Reads, Turn, Write};

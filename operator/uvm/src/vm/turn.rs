@@ -13,6 +13,7 @@ use super::{
     error::Stop,
     heap::{Body, Heap, Linked, Object, Origin, SlotType},
     machine::Machine,
+    post::{Post, Posted, TimerId},
     value::{Handle, Kind, Value},
 };
 use crate::syntax::{Expr, ExprKind, parse_expression, print_expression};
@@ -26,11 +27,15 @@ pub struct Limits {
     pub heap_bytes: usize,
     /// Nested activations.
     pub depth: usize,
+    /// Messages that it may send to run on their own.
+    pub fan_out: usize,
+    /// How long a chain of messages, each sent by the turn of the one before, may still become.
+    pub hops: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { fuel: 10_000_000, heap_bytes: 32 << 20, depth: 2_000 }
+        Self { fuel: 10_000_000, heap_bytes: 32 << 20, depth: 2_000, fan_out: 1_000, hops: 64 }
     }
 }
 
@@ -79,6 +84,10 @@ pub struct Reads {
 pub struct Effects {
     pub answer: Wire,
     pub writes: Vec<Write>,
+    /// Messages to send, in the order of the program.
+    pub posts: Vec<Post>,
+    /// Timers to stop.
+    pub cancelled: Vec<(ObjectId, TimerId)>,
 }
 
 /// A new or changed object.
@@ -124,6 +133,22 @@ impl Turn {
         Ok(Self { machine, limits, seed })
     }
 
+    /// Prepares a message of another turn.
+    pub fn of_post(post: &Post, limits: Limits, seed: [u8; 32]) -> Result<Self, VmError> {
+        let mut machine = Machine::new(limits);
+        let receiver = Value::object(machine.heap.refer(post.receiver));
+        let arguments = post.arguments.iter().map(|argument| machine.heap.value_of(argument)).collect();
+        machine.begin_send(receiver, &post.selector, arguments)?;
+        machine.seed = seed;
+        Ok(Self { machine, limits, seed })
+    }
+
+    /// Says when the turn begins, in milliseconds since 1970: what its timers count from.
+    pub fn starting_at(mut self, now: u64) -> Self {
+        self.machine.now = now;
+        self
+    }
+
     /// Runs for at most `slice` units of fuel.
     pub fn run(&mut self, slice: u64) -> Exit {
         match self.machine.run(slice) {
@@ -162,12 +187,13 @@ impl Turn {
         self.limits.fuel.saturating_sub(self.machine.fuel)
     }
 
-    /// The answer, and the records to write: changed objects and the new ones that they or the answer lead to.
+    /// The answer, the messages to send, and the records to write: changed objects and the new ones that all these lead to.
     pub fn effects(&self) -> Result<Effects, VmError> {
         let heap = &self.machine.heap;
         let mut harvest =
             Harvest { heap, codes: &self.machine.codes, seed: &self.seed, queue: heap.dirty(), queued: heap.dirty() };
         let answer = harvest.wire(self.machine.answer, 0)?;
+        let posts = self.machine.posts.iter().map(|posted| harvest.post(posted)).collect::<Result<_, _>>()?;
         let mut writes = Vec::new();
         let mut next = 0;
         while let Some(handle) = harvest.queue.get(next).copied() {
@@ -175,7 +201,7 @@ impl Turn {
             writes.push(harvest.write(handle)?);
         }
         writes.sort_by_key(|write| write.id);
-        Ok(Effects { answer, writes })
+        Ok(Effects { answer, writes, posts, cancelled: self.machine.cancelled.clone() })
     }
 }
 
@@ -291,6 +317,13 @@ impl Harvest<'_> {
                 _ => graph::Value::Ref(self.refer(handle)?),
             },
         })
+    }
+
+    fn post(&mut self, posted: &Posted) -> Result<Post, VmError> {
+        let lost = || VmError::new(ErrorKind::Internal, "a message without a receiver");
+        let receiver = self.refer(posted.receiver.as_object().ok_or_else(lost)?)?;
+        let arguments = posted.arguments.iter().map(|argument| self.stored(*argument)).collect::<Result<_, _>>()?;
+        Ok(Post { receiver, selector: posted.selector.clone(), arguments, timer: posted.timer })
     }
 
     /// A closure as it is stored: by its source, so that another compiler makes of it what this one does.

@@ -11,16 +11,20 @@
 //!
 //! An expected error is the last statement of its turn; its text is part of `kind: message`, and the error must come
 //! from that line. After `"next turn"` what was changed is committed and the program goes on in a turn of its own:
-//! locals are gone, `self` (an object named `test` without slots) is the same. Every object is faulted in once per
+//! locals are gone, `self` (an object named `test` without slots) is the same; messages that the turn sent to run on
+//! their own, and those that they send, are carried out in between, timers last. Every object is faulted in once per
 //! turn, so that each instruction that needs one is seen to start again without effect.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use batos_graph::{ObjectId, Payload, Record, Slot, SlotKind, Value};
 use batos_uvm::{
     image,
     syntax::parse_expression,
-    vm::{Exit, Limits, Turn},
+    vm::{Effects, Exit, Limits, Post, Turn, VmError},
 };
 
 use super::World;
@@ -189,21 +193,56 @@ fn run_turn(world: &mut World, test: ObjectId, part: &str, first: usize, turn: u
             Err(_) => Ok(()),
         };
     }
-    for write in effects.writes {
-        assert_eq!(write.prev_rev, world.records.get(&write.id).map(|(rev, _)| *rev), "{}", write.id);
-        world.records.insert(write.id, (write.prev_rev.unwrap_or(0) + 1, Arc::new(write.record)));
-    }
+    carry_out(world, effects, turn);
     Ok(())
 }
 
+/// Stores what a turn wrote and carries out the messages that it sent.
+fn carry_out(world: &mut World, effects: Effects, turn: usize) {
+    let (mut waiting, mut timers) = (VecDeque::new(), BTreeMap::new());
+    let mut last = Some(effects);
+    for number in 1..1000 {
+        if let Some(effects) = last.take() {
+            for write in effects.writes {
+                assert_eq!(write.prev_rev, world.records.get(&write.id).map(|(rev, _)| *rev), "{}", write.id);
+                world.records.insert(write.id, (write.prev_rev.unwrap_or(0) + 1, Arc::new(write.record)));
+            }
+            for (id, timer) in effects.cancelled {
+                timers.remove(&(timer, id));
+            }
+            for post in effects.posts {
+                match post.timer {
+                    Some(timer) => drop(timers.insert((timer, post.receiver), post)),
+                    None => waiting.push_back(post),
+                }
+            }
+        }
+        let timer = || timers.pop_first().map(|(_, post)| post);
+        let Some(post) = waiting.pop_front().or_else(timer) else { return };
+        last = run_post(world, &post, turn * 1000 + number);
+    }
+}
+
+/// What a message leaves; nothing if it fails.
+fn run_post(world: &World, post: &Post, number: usize) -> Option<Effects> {
+    let mut seed = [1; 32];
+    seed[..8].copy_from_slice(&number.to_le_bytes());
+    let turn = Turn::of_post(post, Limits::default(), seed).ok()?;
+    finish(world, turn.starting_at(number as u64)).ok()
+}
+
 /// Runs a program to its effects; else the line in the program and `kind: message`.
-fn eval(world: &World, test: ObjectId, source: &str, turn: usize) -> Result<batos_uvm::vm::Effects, (usize, String)> {
-    let told = |error: batos_uvm::vm::VmError| {
-        let last = error.stack.last().and_then(|entry| entry.rsplit(' ').next()?.parse().ok());
-        let kind = serde_json::to_string(&error.kind).unwrap();
-        (last.unwrap_or(0), format!("{}: {}", kind.trim_matches('"'), error.message))
-    };
-    let mut turn = Turn::eval(test, source, Limits::default(), seed(turn)).map_err(told)?;
+fn eval(world: &World, test: ObjectId, source: &str, turn: usize) -> Result<Effects, (usize, String)> {
+    finish(world, Turn::eval(test, source, Limits::default(), seed(turn)).map_err(told)?)
+}
+
+fn told(error: VmError) -> (usize, String) {
+    let last = error.stack.last().and_then(|entry| entry.rsplit(' ').next()?.parse().ok());
+    let kind = serde_json::to_string(&error.kind).unwrap();
+    (last.unwrap_or(0), format!("{}: {}", kind.trim_matches('"'), error.message))
+}
+
+fn finish(world: &World, mut turn: Turn) -> Result<Effects, (usize, String)> {
     loop {
         match turn.run(SLICE) {
             Exit::Paused => {}

@@ -9,6 +9,7 @@ mod characters;
 mod mirrors;
 mod numbers;
 mod objects;
+mod posts;
 mod random;
 mod strings;
 mod tables;
@@ -56,6 +57,7 @@ static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         mirrors::TABLE,
         numbers::TABLE,
         objects::TABLE,
+        posts::TABLE,
         random::TABLE,
         strings::TABLE,
         tables::TABLE,
