@@ -154,7 +154,9 @@ impl History {
         }
         let content = |content: &Option<Wire>| content.as_ref().map_or("(none)".to_owned(), shown);
         for change in &changes {
-            println!("rev {:<6} {}: {} -> {}", change.rev, change.slot, content(&change.was), content(&change.became));
+            let (was, became) = (content(&change.was), content(&change.became));
+            let by = change.by.as_ref().map_or(String::new(), |by| format!("  ({by})"));
+            println!("rev {:<6} {}: {was} -> {became}{by}", change.rev, change.slot);
         }
         Ok(())
     }

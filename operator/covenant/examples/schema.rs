@@ -1,6 +1,6 @@
 //! Prints the JSON Schema of everything that travels on the bus.
 
-use batos_covenant::{Command, FullState, Reply, PostFailedEvent, UvmStateUpdateEvent};
+use batos_covenant::{Command, FullState, PostFailedEvent, Reply, UvmStateUpdateEvent};
 use schemars::{JsonSchema, schema_for};
 
 /// What travels on the bus, by the place where it travels.

@@ -286,6 +286,9 @@ pub struct HistoryPage {
 pub struct SlotChange {
     /// The revision that made the change.
     pub rev: u64,
+    /// The message that made it: verb, sender and id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     pub slot: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<Wire>,

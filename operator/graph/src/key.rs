@@ -170,13 +170,8 @@ pub enum Place {
     Name(String),
     Marker,
     Sent(ObjectId),
-    Post {
-        sender: ObjectId,
-    },
-    Timer {
-        receiver: ObjectId,
-        due: u64,
-    },
+    Post { sender: ObjectId },
+    Timer { receiver: ObjectId, due: u64 },
 }
 
 impl Place {

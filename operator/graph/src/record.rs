@@ -87,6 +87,9 @@ pub struct Record {
     pub payload: Payload,
     /// What the manifest said last (JSON of the definition), with its fence; empty for other objects.
     pub manifest: Option<Manifest>,
+    /// What made this revision: verb, sender and id of a message.
+    #[serde(default)]
+    pub cause: Option<String>,
 }
 
 /// The last applied definition of a prototype.

@@ -122,6 +122,7 @@ pub(crate) async fn record(
         model_calls: job.model_calls,
         mind: job.mind.clone(),
     };
+    changes.cause = Some(format!("becoming {}", job.id));
     changes.rows.push((Put { key: universe.keys().job(job.id), bytes }, rev));
     changes.events.push(universe.event_row(job.id, next, object, "becoming", &event)?);
     universe.commit(universe.fresh_marker()?, Vec::new(), changes).await?;

@@ -113,7 +113,7 @@ fn record(name: &str, source: &str) -> Result<Record, VmError> {
         slots.push(Slot { name: slot.name, kind });
     }
     let name = Some(name.to_owned());
-    Ok(Record { name, is_trait: true, is_kernel: true, slots, payload: Payload::None, manifest: None })
+    Ok(Record { name, is_trait: true, is_kernel: true, slots, payload: Payload::None, ..Record::default() })
 }
 
 /// Data of the image: literals and names of its objects.

@@ -14,6 +14,8 @@ pub struct Changes {
     pub writes: Vec<Write>,
     /// Objects that must still exist as they are: structural invariants.
     pub lock: Vec<ObjectId>,
+    /// The message that makes these changes, for people.
+    pub cause: Option<String>,
     /// Rows beside objects: a journal, with the revision it was read at.
     pub rows: Vec<(Put, Option<Rev>)>,
     /// Events beside those of the written objects.
@@ -122,7 +124,8 @@ impl Universe {
         let mut batch = Batch { marker_bytes, expect: self.expectations(&changes), ..self.batch(marker) };
         batch.lock.extend(changes.lock.iter().map(|id| keys.head(*id)));
         let mut written: Vec<(ObjectId, Rev, Arc<Record>)> = Vec::new();
-        for write in changes.writes {
+        for mut write in changes.writes {
+            write.record.cause.clone_from(&changes.cause);
             let record = |source| UniverseError::Record { object: write.id, source };
             let prev = write.prev_rev.unwrap_or(0);
             let expect = Expect { key: keys.head(write.id), rev: write.prev_rev };

@@ -10,8 +10,8 @@ pub enum UniverseError {
     NoSuchObject(String),
     #[error("message id {0:?} was used before with another payload; use a new id")]
     IdReused(String),
-    #[error("lost against other writers {attempts} times, last on object {object:?}; send it again with the same id")]
-    Contended { attempts: u32, object: Option<ObjectId> },
+    #[error("lost against other messages {attempts} times, last on {conflict}; send it again with the same id")]
+    Contended { attempts: u32, conflict: String },
     #[error("{object}: {seen} is older than {known}, which was applied already")]
     Stale { object: String, seen: String, known: String },
     #[error("slot {slot:?}: {reason}")]

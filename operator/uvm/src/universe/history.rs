@@ -42,7 +42,12 @@ impl Universe {
     }
 
     /// Records of the revisions `low <= rev < high` that are kept, in order.
-    async fn past(&self, object: ObjectId, low: Rev, high: Rev) -> Result<Vec<(Rev, Record)>, UniverseError> {
+    pub(super) async fn past(
+        &self,
+        object: ObjectId,
+        low: Rev,
+        high: Rev,
+    ) -> Result<Vec<(Rev, Record)>, UniverseError> {
         let keys = self.inner.keys;
         let (start, end) = (keys.history(object, low), keys.history(object, high));
         let rows = self.inner.store.scan(&start, &end, None, PAGE + 2).await.map_err(UniverseError::Store)?;
@@ -103,11 +108,12 @@ impl Universe {
     }
 }
 
-fn differences(rev: Rev, old: &Record, new: &Record) -> impl Iterator<Item = SlotChange> {
+pub(super) fn differences(rev: Rev, old: &Record, new: &Record) -> impl Iterator<Item = SlotChange> {
     let gone = old.slots.iter().filter(|slot| new.slot(&slot.name).is_none());
     let slots = new.slots.iter().chain(gone).filter(|slot| old.slot(&slot.name) != new.slot(&slot.name));
     let changes = slots.map(|slot| SlotChange {
         rev,
+        by: new.cause.clone(),
         slot: slot.name.clone(),
         was: old.slot(&slot.name).map(content),
         became: new.slot(&slot.name).map(content),

@@ -97,7 +97,8 @@ impl Universe {
             };
             let bytes = encode(envelope, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
             if bytes.len() > MAX_RECORD {
-                let text = format!("message {:?} has {} bytes, more than {MAX_RECORD}", envelope.post.selector, bytes.len());
+                let text =
+                    format!("message {:?} has {} bytes, more than {MAX_RECORD}", envelope.post.selector, bytes.len());
                 return Err(UniverseError::Store(StoreError::TooLarge(text)));
             }
             batch.put.push(Put { key, bytes });

@@ -5,10 +5,10 @@ use std::time::Duration;
 use batos_covenant::{
     ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, decode, encode,
 };
-use batos_graph::{Key, ObjectId, StoreError};
+use batos_graph::{Key, ObjectId, Place, Record, Rev, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Universe, UniverseError, View, Waiting, commit::Changes, posts, render};
+use super::{Authority, Universe, UniverseError, View, Waiting, commit::Changes, history::differences, posts, render};
 use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
 
 /// How often a turn runs again on fresh objects before its sender hears of the conflict.
@@ -108,7 +108,6 @@ impl Universe {
             short.copy_from_slice(scoped.finalize().as_bytes().split_at(16).0);
             self.inner.keys.inbox(message.object, short)
         });
-        let mut last = None;
         for attempt in 0..ATTEMPTS {
             if let Some(reply) = self.stored_reply(inbox.as_ref(), message).await? {
                 return Ok(Delivery::Replied(reply));
@@ -151,6 +150,8 @@ impl Universe {
             };
             let stored = Stored { digest: message.digest, reply: reply.clone() };
             let stored = encode(&stored, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
+            changes.cause = Some(cause(message));
+            let read = if attempt + 1 == ATTEMPTS { changes.reads.objects.clone() } else { Vec::new() };
             match self.place(marker, stored, changes).await {
                 Ok(durable) => {
                     // The next turn runs while this one is synced: turns on a hot object share syncs.
@@ -159,13 +160,38 @@ impl Universe {
                     return Ok(Delivery::Replied(reply));
                 }
                 Err(UniverseError::Store(StoreError::Conflict(keys))) => {
-                    last = keys.first().and_then(batos_graph::KeySpace::object_of);
+                    if attempt + 1 == ATTEMPTS {
+                        let conflict = self.conflict(&keys, &read).await?;
+                        return Err(UniverseError::Contended { attempts: ATTEMPTS, conflict });
+                    }
                     pause(attempt).await;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(UniverseError::Contended { attempts: ATTEMPTS, object: last })
+        let conflict = "what it read".to_owned();
+        Err(UniverseError::Contended { attempts: ATTEMPTS, conflict })
+    }
+
+    /// Names what a message lost against: object, slot and the other message.
+    async fn conflict(&self, stale: &[Key], read: &[(ObjectId, Option<Rev>)]) -> Result<String, UniverseError> {
+        let object = |key: &Key| match Place::of(key) {
+            Some(Place::Head(id)) => read.iter().find(|(read, _)| *read == id),
+            _ => None,
+        };
+        let Some((id, rev)) = stale.iter().find_map(object) else { return Ok("what it read".to_owned()) };
+        let Some((_, now)) = View::new(self).object(*id).await? else {
+            return Ok(format!("object {id}, which is gone"));
+        };
+        let name = now.name.clone().unwrap_or_else(|| id.to_string());
+        let before = match rev {
+            Some(rev) => self.past(*id, *rev, rev + 1).await?.pop().map(|(_, record)| record).unwrap_or_default(),
+            None => Record::default(),
+        };
+        let slots: Vec<String> = differences(0, &before, &now).map(|change| format!("{:?}", change.slot)).collect();
+        let slots = if slots.is_empty() { "its contents".to_owned() } else { format!("slot {}", slots.join(", ")) };
+        let other = now.cause.clone().unwrap_or_else(|| "another message".to_owned());
+        Ok(format!("{slots} of {name}, which was changed by {other}"))
     }
 
     async fn stored_reply(&self, inbox: Option<&Key>, message: &Message) -> Result<Option<Vec<u8>>, UniverseError> {
@@ -298,6 +324,23 @@ fn unanswered(missing: NotUnderstood) -> Result<Delivery, UniverseError> {
             stack: Vec::new(),
         })),
     }
+}
+
+/// A message for people, as the records that it writes remember it.
+fn cause(message: &Message) -> String {
+    const MOST: usize = 120;
+    let what = match &message.work {
+        Work::Send { send, .. } => format!("send {}", send.selector),
+        Work::Eval { .. } => "eval".to_owned(),
+        Work::CreateMethod { name, .. } => format!("create_method {name}"),
+        Work::Undo { slot } => format!("undo {slot}"),
+        Work::Apply { apply, .. } => format!("apply, generation {}", apply.generation),
+        Work::Post { waiting } => format!("send {} from {}", waiting.envelope.post.selector, waiting.envelope.sender),
+    };
+    let sender = if message.sender.is_empty() { String::new() } else { format!(" from {}", message.sender) };
+    let id = message.id.as_ref().map_or(String::new(), |id| format!(", id {id}"));
+    let text = format!("{what}{sender}{id}");
+    text.chars().take(MOST).collect()
 }
 
 /// Jittered: writers that met once shall not meet again.
