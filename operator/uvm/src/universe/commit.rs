@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use batos_graph::{Batch, Durable, Expect, Key, ObjectId, Put, Record, Rev, StoreError};
+use batos_graph::{Batch, Durable, Expect, Key, KeySpace, ObjectId, Put, Record, Rev, StoreError};
 
 use super::{Universe, UniverseError, render};
 use crate::vm::{Reads, Write};
@@ -138,14 +138,15 @@ impl Universe {
             batch.put.push(put);
         }
         batch.put.extend(changes.events);
+        let events = batch.put.iter().map(|put| &put.key).filter(|key| KeySpace::is_outbox(key)).cloned().collect();
         match self.inner.store.place(batch).await {
             Ok((_, durable)) => {
                 written.into_iter().for_each(|(id, rev, record)| self.inner.cache.put(id, (rev, record)));
-                self.wake_relay();
+                self.wake_relay(events);
                 Ok(durable)
             }
             Err(StoreError::Conflict(stale)) => {
-                self.inner.cache.forget(stale.iter().filter_map(batos_graph::KeySpace::object_of));
+                self.inner.cache.forget(stale.iter().filter_map(KeySpace::object_of));
                 Err(UniverseError::Store(StoreError::Conflict(stale)))
             }
             Err(error) => Err(UniverseError::Store(error)),

@@ -14,14 +14,14 @@ mod view;
 use std::sync::Arc;
 
 use batos_graph::{KeySpace, ObjectId, Store};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 
 pub use apply::TRAITS_PREFIX;
 pub use authority::Authority;
 pub use commit::Changes;
 pub use error::UniverseError;
 pub use export::{Checked, ImageRow, check, is_empty, restore};
-pub use outbox::OutboxEvent;
+pub use outbox::{OUTBOX_PAGE, OutboxEvent};
 pub use turns::{Delivery, Message, Unanswered, Work};
 pub use view::View;
 
@@ -41,8 +41,8 @@ struct Inner {
     /// Messages to the objects of one shard run one after the other on this worker, so that a hot object does not make
     /// its own messages conflict. Correctness rests on the commit alone.
     lanes: Vec<Mutex<()>>,
-    /// Told when a commit left something in the outbox.
-    outbox: Notify,
+    /// Where commits left something for the relay.
+    outbox: outbox::Filled,
 }
 
 impl Universe {
@@ -55,7 +55,7 @@ impl Universe {
                 store,
                 cache: Cache::default(),
                 lanes: (0..256).map(|_| Mutex::new(())).collect(),
-                outbox: Notify::new(),
+                outbox: outbox::Filled::default(),
             }),
         };
         universe.genesis().await?;

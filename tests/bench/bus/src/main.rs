@@ -57,8 +57,7 @@ async fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments.as_slice() {
         ["echo", url] => echo(url).await,
-        [] => table().await,
-        _ => Err("run it by hack/bench bus".into()),
+        names => table(names).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +106,8 @@ struct Figures {
     p50: f64,
     p99: f64,
     per_second: f64,
+    /// Microseconds of processor time that a request costs the worker, or what stands for it.
+    cpu: f64,
 }
 
 fn at(times: &[Duration], share: f64) -> f64 {
@@ -119,8 +120,10 @@ async fn load(
     requests: &Requests,
     clients: usize,
     check: bool,
+    server: u32,
     subject: impl Fn(usize) -> String,
 ) -> Result<Figures, Failure> {
+    let cpu = cpu_seconds(server)?;
     let stop = Arc::new(AtomicBool::new(false));
     let begun = Instant::now();
     let warm = begun + Duration::from_secs_f64(SECONDS / 4.0);
@@ -128,13 +131,14 @@ async fn load(
         .map(|client| {
             let (requests, stop, subject) = (requests.clone(), stop.clone(), subject(client));
             tokio::spawn(async move {
-                let mut times = Vec::new();
+                let (mut times, mut all) = (Vec::new(), 0);
                 for n in 0.. {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
                     let one = Instant::now();
                     let reply = requests.one(&subject, client << 32 | n).await?;
+                    all += 1;
                     if one >= warm {
                         times.push(one.elapsed());
                     }
@@ -142,19 +146,32 @@ async fn load(
                         return Err(error.to_string().into());
                     }
                 }
-                Ok::<_, Failure>(times)
+                Ok::<_, Failure>((times, all))
             })
         })
         .collect();
     tokio::time::sleep(Duration::from_secs_f64(SECONDS * 1.25)).await;
     stop.store(true, Ordering::Relaxed);
-    let mut times = Vec::new();
+    let (mut times, mut requests) = (Vec::new(), 0);
     for task in tasks {
-        times.extend(task.await??);
+        let (of_client, all) = task.await??;
+        times.extend(of_client);
+        requests += all;
     }
     let took = warm.elapsed().as_secs_f64();
     times.sort();
-    Ok(Figures { p50: at(&times, 0.5), p99: at(&times, 0.99), per_second: times.len() as f64 / took })
+    let cpu = (cpu_seconds(server)? - cpu) * 1e6 / f64::from(requests);
+    Ok(Figures { p50: at(&times, 0.5), p99: at(&times, 0.99), per_second: times.len() as f64 / took, cpu })
+}
+
+/// Processor time that a process has used.
+fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
+    /// Linux counts in these, on every architecture that matters here.
+    const TICKS: f64 = 100.0;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = text.rsplit_once(')').ok_or("no stat")?;
+    let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    Ok(ticks.collect::<Result<Vec<_>, _>>()?.iter().sum::<f64>() / TICKS)
 }
 
 /// A counter for each client.
@@ -184,7 +201,7 @@ fn send(selector: &str) -> Result<Vec<u8>, Failure> {
     Ok(encode(&command, Encoding::MessagePack)?)
 }
 
-async fn table() -> Result<(), Failure> {
+async fn table(names: &[&str]) -> Result<(), Failure> {
     let rounds = env::var("BATOS_BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let folder = tempfile::tempdir_in(env::var_os("BATOS_BENCH_DIR").map_or_else(env::temp_dir, PathBuf::from))?;
     let processes = Processes::start(folder.path()).await?;
@@ -193,12 +210,13 @@ async fn table() -> Result<(), Failure> {
     populate(&nats, LOADS.iter().map(|load| load.1).max().unwrap_or(0)).await?;
 
     println!(
-        "{:<24} {:>9} {:>9} {:>9}   {:>9} {:>9} {:>9}   {:>6} {:>6}",
-        "durable sends, ms", "p50", "p99", "per s", "NATS p50", "p99", "per s", "ratio", "p99"
+        "{:<24} {:>9} {:>9} {:>9} {:>7}   {:>9} {:>9} {:>9} {:>7}   {:>6} {:>6}",
+        "durable sends, ms", "p50", "p99", "per s", "CPU us", "NATS p50", "p99", "per s", "CPU us", "ratio", "p99"
     );
     let mut syncs: Vec<Duration> = Vec::new();
     let mut missed = Vec::new();
-    for (name, clients, what, most) in LOADS {
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part));
+    for (name, clients, what, most) in LOADS.iter().filter(|load| wanted(load.0)) {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             syncs.extend(bare_syncs(&folder.path().join("bare"), SECONDS / 4.0)?);
@@ -206,10 +224,10 @@ async fn table() -> Result<(), Failure> {
             let payload = send(if increment { "increment" } else { "n" })?;
             let ids = increment.then(|| format!("{name}/{round}"));
             let requests = Requests { nats: nats.clone(), payload, ids };
-            theirs.push(load(&requests, *clients, false, |_| ECHO.to_owned()).await?);
+            theirs.push(load(&requests, *clients, false, processes.echo()?, |_| ECHO.to_owned()).await?);
             let counter = |client| if *what == What::Shared { 0 } else { client };
             let subject = |client| format!("{PREFIX}.cmd.counter-{}.send", counter(client));
-            ours.push(load(&requests, *clients, true, subject).await?);
+            ours.push(load(&requests, *clients, true, processes.worker()?, subject).await?);
         }
         syncs.sort();
         let of = |side: &[Figures], figure: fn(&Figures) -> f64| median(side.iter().map(figure).collect());
@@ -219,13 +237,15 @@ async fn table() -> Result<(), Failure> {
         let ratio = of(&ours, p50) / (of(&theirs, p50) + sync(0.5));
         let ratio99 = of(&ours, p99) / (of(&theirs, p99) + sync(0.99));
         println!(
-            "{name:<24} {:>9.2} {:>9.2} {:>9.0}   {:>9.2} {:>9.2} {:>9.0}   {ratio:>6.1} {ratio99:>6.1}  (at most {most})",
+            "{name:<24} {:>9.2} {:>9.2} {:>9.0} {:>7.0}   {:>9.2} {:>9.2} {:>9.0} {:>7.0}   {ratio:>6.1} {ratio99:>6.1}  (at most {most})",
             of(&ours, p50),
             of(&ours, p99),
             of(&ours, rate),
+            of(&ours, |f| f.cpu),
             of(&theirs, p50),
             of(&theirs, p99),
             of(&theirs, rate),
+            of(&theirs, |f| f.cpu),
         );
         if ratio > *most {
             missed.push(*name);

@@ -71,6 +71,19 @@ impl Processes {
         Ok(())
     }
 
+    /// Process that answers bare requests.
+    pub fn echo(&self) -> Result<u32, Failure> {
+        self.pid(1)
+    }
+
+    pub fn worker(&self) -> Result<u32, Failure> {
+        self.pid(2)
+    }
+
+    fn pid(&self, child: usize) -> Result<u32, Failure> {
+        self.children.get(child).and_then(Child::id).ok_or_else(|| "a process has ended".into())
+    }
+
     pub async fn stop(mut self) -> Result<(), Failure> {
         for child in self.children.iter_mut().rev() {
             child.kill().await?;
