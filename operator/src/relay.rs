@@ -1,48 +1,148 @@
 //! Moves events from the outbox to the bus. The outbox row goes only when the bus has the event.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use batos_bus::{Event, Publisher};
-use batos_uvm::universe::{Filled, Universe, UniverseError};
+use batos_graph::Key;
+use batos_uvm::universe::{OUTBOX_PAGE, OutboxEvent, Universe};
+use tokio::{sync::watch, time::Instant};
 
-/// Looks at the outbox this often even when no commit woke it: what a dead worker left is found here.
+use crate::cli::Error;
+
+/// The whole outbox is looked at this often: what a dead worker left is found then.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Events of commits that are this close together are published together.
+const GATHER: Duration = Duration::from_millis(1);
+/// Published events are removed together, so that removing does not compete with turns for syncs. What a crash keeps from
+/// being removed is published again, under the same ids.
+const TRIM: Duration = Duration::from_millis(250);
+/// Events that are published at once, and published ones that may wait to be removed.
+const PAGE: usize = 1024;
+/// After a failure.
+const PAUSE: Duration = Duration::from_millis(250);
 
-pub async fn run(universe: Universe, publisher: Publisher, root: String) {
-    let mut shards = Filled::Any;
-    loop {
-        if let Err(error) = sweep(&universe, &publisher, &root, shards).await {
-            tracing::warn!(%error, "events wait in the outbox");
-            tokio::time::sleep(Duration::from_millis(250)).await;
-            shards = Filled::Any;
-            continue;
-        }
-        shards = universe.outbox_filled(SWEEP).await;
-    }
+pub struct Relay {
+    universe: Universe,
+    publisher: Publisher,
+    root: String,
+    /// Published and still in the outbox.
+    published: HashSet<Key>,
+    /// When they shall go.
+    trim_at: Option<Instant>,
+    /// Marker of the last removal.
+    marker: Option<Key>,
 }
 
-async fn sweep(
-    universe: &Universe,
-    publisher: &Publisher,
-    root: &str,
-    shards: Filled,
-) -> Result<(), crate::cli::Error> {
-    for shard in shards.shards() {
+impl Relay {
+    pub fn new(universe: Universe, publisher: Publisher, root: String) -> Self {
+        Self { universe, publisher, root, published: HashSet::new(), trim_at: None, marker: None }
+    }
+
+    /// Until `stop` turns true; then what waits is published once more.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut sweep_at = Instant::now();
+        let mut healthy = true;
         loop {
-            let waiting = universe.outbox(shard).await?;
-            if waiting.is_empty() {
-                break;
+            let stopping = *stop.borrow();
+            let wake_at = self.trim_at.map_or(sweep_at, |trim_at| sweep_at.min(trim_at));
+            let keys = match stopping {
+                true => Vec::new(),
+                false => tokio::select! {
+                    keys = self.universe.outbox_filled(wake_at.saturating_duration_since(Instant::now())) => keys,
+                    _ = stop.wait_for(|stop| *stop) => continue,
+                },
+            };
+            let done = match stopping || Instant::now() >= sweep_at {
+                true => self.sweep().await.map(|()| sweep_at = Instant::now() + SWEEP),
+                false => self.publish_keys(keys).await,
+            };
+            let trimmed = match stopping || self.trim_at.is_some_and(|trim_at| Instant::now() >= trim_at) {
+                true => self.trim().await,
+                false => Ok(()),
+            };
+            match done.and(trimmed) {
+                Ok(()) if healthy => {}
+                Ok(()) => {
+                    healthy = true;
+                    tracing::info!("events are published again");
+                }
+                Err(error) => {
+                    // Once, not every time: the state is told, and counted.
+                    if std::mem::replace(&mut healthy, false) {
+                        tracing::warn!(%error, "events wait in the outbox");
+                    }
+                    // What could not be published now is found again.
+                    sweep_at = Instant::now();
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
-            let (keys, events): (Vec<_>, Vec<_>) = waiting
-                .into_iter()
-                .map(|(key, event)| {
-                    let subject = batos_covenant::event_subject(root, universe.name(), &event.object, &event.kind);
-                    (key, Event { subject, id: event.id, payload: event.payload })
-                })
-                .unzip();
-            publisher.publish(events).await?;
-            universe.trim(keys).await.map_err(|e: UniverseError| e.to_string())?;
+            if stopping {
+                return;
+            }
         }
     }
-    Ok(())
+
+    /// Publishes what commits of this worker left.
+    async fn publish_keys(&mut self, mut keys: Vec<Key>) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(GATHER).await;
+        keys.extend(self.universe.outbox_filled(Duration::ZERO).await);
+        for page in keys.chunks(PAGE) {
+            let events = self.universe.outbox_rows(page).await?;
+            self.publish(events).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes all that waits.
+    async fn sweep(&mut self) -> Result<(), Error> {
+        for shard in 0..=u8::MAX {
+            let mut after = None;
+            loop {
+                let events = self.universe.outbox(shard, after.as_ref()).await?;
+                let full = events.len() == OUTBOX_PAGE;
+                after = events.last().map(|(key, _)| key.clone());
+                self.publish(events).await?;
+                if !full {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, mut events: Vec<(Key, OutboxEvent)>) -> Result<(), Error> {
+        events.retain(|(key, _)| !self.published.contains(key));
+        if events.is_empty() {
+            return Ok(());
+        }
+        let (keys, events): (Vec<_>, Vec<_>) = events
+            .into_iter()
+            .map(|(key, event)| {
+                let subject =
+                    batos_covenant::event_subject(&self.root, self.universe.name(), &event.object, &event.kind);
+                (key, Event { subject, id: event.id, payload: event.payload })
+            })
+            .unzip();
+        self.publisher.publish(events).await?;
+        self.published.extend(keys);
+        self.trim_at.get_or_insert_with(|| Instant::now() + TRIM);
+        match self.published.len() >= PAGE {
+            true => self.trim().await,
+            false => Ok(()),
+        }
+    }
+
+    async fn trim(&mut self) -> Result<(), Error> {
+        if !self.published.is_empty() {
+            // The marker of the removal before has served its purpose.
+            let keys = self.published.iter().cloned().chain(self.marker.take()).collect();
+            self.marker = Some(self.universe.trim(keys).await?);
+            self.published.clear();
+        }
+        self.trim_at = None;
+        Ok(())
+    }
 }

@@ -1,6 +1,6 @@
 //! A worker: it serves a universe on the bus until it is told to stop.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use batos_bus::{BusError, Client, Handler, Publisher, Request};
 use batos_covenant::{AccessClass, ApplyCommand, Command, Encoding, Reply, Subject, decode, encode};
@@ -9,7 +9,7 @@ use batos_mind::{Mind, Recordings};
 use batos_uvm::universe::Universe;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::{cli::Error, courier, health, ingress::Ingress, relay};
+use crate::{cli::Error, courier, health, ingress::Ingress, relay::Relay};
 
 pub struct Settings {
     pub universe: String,
@@ -20,12 +20,16 @@ pub struct Settings {
     pub health: Option<SocketAddr>,
 }
 
+/// How long the last events may take to be published.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// A running worker.
 pub struct Worker {
     ingress: Arc<Ingress>,
     store: Arc<dyn Store>,
     /// Until it has ended.
     serving: Option<JoinHandle<Result<(), BusError>>>,
+    relay: (JoinHandle<()>, watch::Sender<bool>),
     helpers: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
 }
@@ -42,12 +46,13 @@ impl Worker {
 
         let ingress = Arc::new(Ingress { universe: universe.clone(), mind });
         let (stop, stopped) = watch::channel(false);
+        let (stop_relay, relay_stopped) = watch::channel(false);
         let serving = tokio::spawn({
             let (bus, root, ingress) = (bus.clone(), root.clone(), ingress.clone());
             async move { batos_bus::serve(&bus, &root, &name, ingress, stopped).await }
         });
-        let courier = tokio::spawn(courier::run(ingress.clone()));
-        let mut helpers = vec![tokio::spawn(relay::run(universe, publisher, root)), courier];
+        let relay = tokio::spawn(Relay::new(universe, publisher, root).run(relay_stopped));
+        let mut helpers = vec![tokio::spawn(courier::run(ingress.clone()))];
         if let Some(address) = probe {
             helpers.push(tokio::spawn(async move {
                 let connected = move || bus.is_connected().then_some(()).ok_or("not connected to NATS");
@@ -56,7 +61,7 @@ impl Worker {
                 }
             }));
         }
-        Ok(Self { ingress, store, serving: Some(serving), helpers, stop })
+        Ok(Self { ingress, store, serving: Some(serving), relay: (relay, stop_relay), helpers, stop })
     }
 
     /// Applies a definition as the operator would.
@@ -86,6 +91,13 @@ impl Worker {
         let _ = self.stop.send(true);
         if let Some(serving) = self.serving {
             serving.await??;
+        }
+        // After the last turn, so that its events go out. What cannot go now waits in the outbox.
+        let (mut relay, stop) = self.relay;
+        let _ = stop.send(true);
+        if tokio::time::timeout(FAREWELL, &mut relay).await.is_err() {
+            tracing::warn!("events wait in the outbox for the next start");
+            relay.abort();
         }
         self.helpers.iter().for_each(JoinHandle::abort);
         self.store.close().await?;

@@ -118,6 +118,11 @@ impl KeySpace {
         (self.key(shard, OUTBOX, &[]), self.key(shard, OUTBOX + 1, &[]))
     }
 
+    /// Whether a key is an outbox record's.
+    pub fn is_outbox(key: &Key) -> bool {
+        key.0.get(9) == Some(&OUTBOX)
+    }
+
     /// Range of all jobs of a shard.
     pub fn job_range(&self, shard: u8) -> (Key, Key) {
         (self.key(shard, JOBS, &[]), self.key(shard, JOBS + 1, &[]))
@@ -227,6 +232,8 @@ mod tests {
             assert_eq!(keys.with_suffix(keys.suffix(&key).unwrap()), key);
             assert_eq!(KeySpace::new("other").suffix(&key), None);
         }
+        assert!(KeySpace::is_outbox(&keys.outbox(id, 7)));
+        assert!(!KeySpace::is_outbox(&keys.head(id)));
         assert_eq!(Place::of(&Key(vec![1; 12])), None);
         let (start, end) = keys.history_range(id, 7);
         assert!(start <= keys.history(id, 6) && keys.history(id, 6) < end && keys.history(id, 7) >= end);

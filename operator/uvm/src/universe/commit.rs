@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use batos_graph::{Batch, Durable, Expect, Key, ObjectId, Place, Put, Record, Rev, StoreError};
+use batos_graph::{Batch, Durable, Expect, Key, KeySpace, ObjectId, Place, Put, Record, Rev, StoreError};
 
 use super::{Envelope, Universe, UniverseError, render};
 use crate::vm::{Reads, TimerId, Write};
@@ -163,24 +163,19 @@ impl Universe {
             batch.expect.push(Expect { key: key.clone(), rev: Some(rev) });
             batch.delete.push(key);
         }
-        let shards = |is_post: bool| {
-            let places = batch.put.iter().filter_map(move |put| match Place::of(&put.key) {
-                Some(Place::Post { .. } | Place::Timer { .. }) => put.key.shard().filter(|_| is_post),
-                Some(Place::Outbox(..)) => put.key.shard().filter(|_| !is_post),
-                _ => None,
-            });
-            places.collect::<Vec<u8>>()
-        };
-        let (events, posts) = (shards(false), shards(true));
+        let put = || batch.put.iter().map(|put| &put.key);
+        let events = put().filter(|key| KeySpace::is_outbox(key)).cloned().collect();
+        let is_post = |key: &&Key| matches!(Place::of(key), Some(Place::Post { .. } | Place::Timer { .. }));
+        let posts: Vec<u8> = put().filter(is_post).filter_map(Key::shard).collect();
         match self.inner.store.place(batch).await {
             Ok((_, durable)) => {
                 written.into_iter().for_each(|(id, rev, record)| self.inner.cache.put(id, (rev, record)));
-                self.inner.outbox.fill(events);
+                self.wake_relay(events);
                 self.inner.posts.fill(posts);
                 Ok(durable)
             }
             Err(StoreError::Conflict(stale)) => {
-                self.inner.cache.forget(stale.iter().filter_map(batos_graph::KeySpace::object_of));
+                self.inner.cache.forget(stale.iter().filter_map(KeySpace::object_of));
                 Err(UniverseError::Store(StoreError::Conflict(stale)))
             }
             Err(error) => Err(UniverseError::Store(error)),

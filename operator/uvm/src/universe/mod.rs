@@ -23,7 +23,7 @@ pub use authority::Authority;
 pub use commit::Changes;
 pub use error::UniverseError;
 pub use export::{Checked, ImageRow, check, is_empty, restore};
-pub use outbox::OutboxEvent;
+pub use outbox::{OUTBOX_PAGE, OutboxEvent};
 pub use posts::{Envelope, Waiting, now};
 pub use shards::Filled;
 pub use turns::{Delivery, Message, Unanswered, Work};
@@ -46,8 +46,9 @@ struct Inner {
     /// Messages to the objects of one shard run one after the other on this worker, so that a hot object does not make
     /// its own messages conflict. Correctness rests on the commit alone.
     lanes: Vec<Mutex<()>>,
-    /// Where commits left events, and where messages and timers.
-    outbox: Shards,
+    /// Where commits left something for the relay.
+    outbox: outbox::Filled,
+    /// Where commits left messages and timers.
     posts: Shards,
 }
 
@@ -61,7 +62,7 @@ impl Universe {
                 store,
                 cache: Cache::default(),
                 lanes: (0..256).map(|_| Mutex::new(())).collect(),
-                outbox: Shards::default(),
+                outbox: outbox::Filled::default(),
                 posts: Shards::default(),
             }),
         };

@@ -1,12 +1,16 @@
 //! Events wait in the outbox, written by the commit that caused them, until the bus has them.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use batos_covenant::{Encoding, encode};
-use batos_graph::{Batch, Key, ObjectId, Put, Rev};
+use batos_graph::{Batch, Key, ObjectId, Put, Rev, Versioned};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
-use super::{Universe, UniverseError, shards::Filled};
+use super::{Universe, UniverseError};
 
 /// An event as it lies in the outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,11 +21,28 @@ pub struct OutboxEvent {
     /// Unique to the event; a repeat carries the same.
     pub id: String,
     /// MessagePack.
+    #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
 }
 
-/// Events that are published and trimmed at once.
-const PAGE: usize = 256;
+/// Most events that one look at a shard answers.
+pub const OUTBOX_PAGE: usize = 256;
+
+/// Most keys that are remembered for the relay; what is forgotten, it finds when it looks at everything.
+const REMEMBERED: usize = 1 << 16;
+
+/// What commits of this worker left in the outbox.
+#[derive(Default)]
+pub(super) struct Filled {
+    keys: Mutex<Vec<Key>>,
+    wake: Notify,
+}
+
+impl Filled {
+    fn keys(&self) -> MutexGuard<'_, Vec<Key>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Universe {
     /// The outbox row of an event about `subject` at `rev`.
@@ -41,27 +62,57 @@ impl Universe {
         Ok(Put { key: self.inner.keys.outbox(subject, rev), bytes })
     }
 
-    /// Waits until a commit left events, or until `at_most` has passed.
-    pub async fn outbox_filled(&self, at_most: Duration) -> Filled {
-        self.inner.outbox.filled(at_most).await
+    /// What commits of this worker left since the last call, in their order; waits for something, but not longer than
+    /// `at_most`.
+    pub async fn outbox_filled(&self, at_most: Duration) -> Vec<Key> {
+        let filled = &self.inner.outbox;
+        let some = async {
+            loop {
+                let keys = std::mem::take(&mut *filled.keys());
+                if !keys.is_empty() {
+                    return keys;
+                }
+                filled.wake.notified().await;
+            }
+        };
+        tokio::time::timeout(at_most, some).await.unwrap_or_default()
     }
 
-    /// Waiting events of one shard, in order per object, with the keys to trim once they are published.
-    pub async fn outbox(&self, shard: u8) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
-        let (start, end) = self.inner.keys.outbox_range(shard);
-        let rows = self.inner.store.scan(&start, &end, None, PAGE).await.map_err(UniverseError::Store)?;
-        rows.into_iter()
-            .map(|(key, row)| {
-                batos_covenant::decode(&row.bytes)
-                    .map(|(event, _)| (key.clone(), event))
-                    .map_err(|e| UniverseError::Internal(format!("outbox row {key:?}: {e}")))
-            })
-            .collect()
+    pub(super) fn wake_relay(&self, events: Vec<Key>) {
+        let mut keys = self.inner.outbox.keys();
+        if keys.len() < REMEMBERED {
+            keys.extend(events);
+        }
+        self.inner.outbox.wake.notify_one();
     }
 
-    /// Removes published events. Doing it twice does no harm.
-    pub async fn trim(&self, keys: Vec<Key>) -> Result<(), UniverseError> {
-        let batch = Batch { delete: keys, ..self.batch(self.fresh_marker()?) };
-        self.inner.store.commit(batch).await.map(|_| ()).map_err(UniverseError::Store)
+    /// Those of these events that wait still.
+    pub async fn outbox_rows(&self, keys: &[Key]) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
+        let rows = self.inner.store.read(keys).await.map_err(UniverseError::Store)?;
+        keys.iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).map(|(key, row)| event_of(key, &row)).collect()
     }
+
+    /// Waiting events of one shard, in order per object, after the last one of the page before.
+    pub async fn outbox(&self, shard: u8, after: Option<&Key>) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
+        let (mut start, end) = self.inner.keys.outbox_range(shard);
+        if let Some(after) = after {
+            start = Key([after.0.as_slice(), &[0]].concat());
+        }
+        let rows = self.inner.store.scan(&start, &end, None, OUTBOX_PAGE).await.map_err(UniverseError::Store)?;
+        rows.iter().map(|(key, row)| event_of(key, row)).collect()
+    }
+
+    /// Removes published events. Doing it twice does no harm. Answers the batch's marker: the next call may take it away
+    /// with its own keys, for what became of this batch is known then.
+    pub async fn trim(&self, keys: Vec<Key>) -> Result<Key, UniverseError> {
+        let marker = self.fresh_marker()?;
+        let batch = Batch { delete: keys, ..self.batch(marker.clone()) };
+        self.inner.store.commit(batch).await.map(|_| marker).map_err(UniverseError::Store)
+    }
+}
+
+fn event_of(key: &Key, row: &Versioned) -> Result<(Key, OutboxEvent), UniverseError> {
+    let (event, _) =
+        batos_covenant::decode(&row.bytes).map_err(|e| UniverseError::Internal(format!("outbox row {key:?}: {e}")))?;
+    Ok((key.clone(), event))
 }

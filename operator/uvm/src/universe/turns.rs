@@ -84,6 +84,7 @@ pub struct Unanswered {
 #[derive(Serialize, Deserialize)]
 struct Stored {
     digest: [u8; 32],
+    #[serde(with = "serde_bytes")]
     reply: Vec<u8>,
 }
 
