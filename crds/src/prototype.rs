@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use batos_covenant::{Example, PrototypeDefinition, SendCommand, SlotDefinition, Wire};
+use batos_covenant::{
+    Example, IntentDefinition, IntentExample, PrototypeDefinition, SendCommand, SlotDefinition, Wire,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -59,14 +61,14 @@ pub struct PrototypeSpec {
     pub examples: Vec<ExampleSpec>,
 }
 
-/// A slot: exactly one of `value` and `method`.
+/// A slot: exactly one of `value`, `method` and `intent`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 // CEL cannot see a field of any type, so `oneOf` says it.
 #[schemars(extend(
-    "oneOf" = [{ "required": ["value"] }, { "required": ["method"] }],
+    "oneOf" = [{ "required": ["value"] }, { "required": ["method"] }, { "required": ["intent"] }],
     "x-kubernetes-validations" = [{
-        "rule": "!has(self.constant) || !self.constant || !has(self.method)",
+        "rule": "!has(self.constant) || !self.constant || !(has(self.method) || has(self.intent))",
         "message": "a method is no constant",
     }],
 ))]
@@ -82,9 +84,50 @@ pub struct SlotSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub method: Option<String>,
+    /// A method to be made when it is first sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<IntentSpec>,
     /// A data slot that cannot be assigned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub constant: bool,
+}
+
+/// Behaviour in words, and examples of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IntentSpec {
+    /// What it does, for the model that makes it.
+    #[schemars(length(min = 1, max = 4096))]
+    pub text: String,
+    /// Names of the arguments, one for each that the selector takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
+    pub arguments: Vec<String>,
+    /// What the method is judged by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub examples: Vec<IntentExampleSpec>,
+}
+
+/// With these slots, the message with these arguments is answered so and leaves these slots.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IntentExampleSpec {
+    /// Slots of the receiver before the message.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::values")]
+    pub given: BTreeMap<String, Wire>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::arguments")]
+    pub arguments: Vec<Wire>,
+    /// What it answers; not checked when absent.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::value")]
+    pub answers: Option<Wire>,
+    /// Slots of the receiver afterwards.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::values")]
+    pub leaves: BTreeMap<String, Wire>,
 }
 
 /// With these slots, this message is answered so and leaves these slots.
@@ -124,16 +167,33 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Wire>, D
 
 impl Check for SlotSpec {
     fn check(&self) -> Result<(), String> {
-        match (&self.value, &self.method) {
-            (Some(_), Some(_)) => Err(format!("slot {:?} has both value and method: give one", self.name)),
-            (None, None) => Err(format!("slot {:?} has neither value nor method: give one", self.name)),
-            (None, Some(_)) if self.constant => Err(format!("slot {:?}: a method is no constant", self.name)),
-            _ => Ok(()),
+        let given = [self.value.is_some(), self.method.is_some(), self.intent.is_some()];
+        match given.iter().filter(|given| **given).count() {
+            0 => Err(format!("slot {:?} has neither value nor method nor intent: give one", self.name)),
+            1 if self.constant && self.value.is_none() => Err(format!("slot {:?}: a method is no constant", self.name)),
+            1 => Ok(()),
+            _ => Err(format!("slot {:?} has more than one of value, method and intent: give one", self.name)),
         }
     }
 
     fn key(&self) -> &str {
         &self.name
+    }
+}
+
+impl IntentSpec {
+    fn definition(&self) -> IntentDefinition {
+        let example = |example: &IntentExampleSpec| IntentExample {
+            given: example.given.clone(),
+            arguments: example.arguments.clone(),
+            answers: example.answers.clone(),
+            leaves: example.leaves.clone(),
+        };
+        IntentDefinition {
+            text: self.text.clone(),
+            arguments: self.arguments.clone(),
+            examples: self.examples.iter().map(example).collect(),
+        }
     }
 }
 
@@ -144,6 +204,7 @@ impl PrototypeSpec {
             name: slot.name.clone(),
             value: slot.value.clone(),
             method: slot.method.clone(),
+            intent: slot.intent.as_ref().map(IntentSpec::definition),
             constant: slot.constant,
         };
         let example = |example: &ExampleSpec| Example {

@@ -109,6 +109,7 @@ pub fn described(state: &FullState) -> String {
         ("slots", state.state.iter().map(|(name, value)| format!("{name} <- {value}")).collect::<Vec<_>>()),
         ("parents", state.parents.iter().map(|(name, id)| format!("{name}* = {id}")).collect()),
         ("methods", state.methods.values().cloned().collect()),
+        ("intents", state.intents.iter().map(|(name, text)| format!("{name} {text:?}")).collect()),
     ] {
         if !rows.is_empty() {
             let _ = writeln!(text, "{title}");

@@ -103,7 +103,7 @@ pub struct PrototypeDefinition {
     pub examples: Vec<Example>,
 }
 
-/// One slot: exactly one of `value` (data) and `method` (source) is given.
+/// One slot: exactly one of `value` (data), `method` (source) and `intent` (a description) is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SlotDefinition {
     pub name: String,
@@ -112,9 +112,46 @@ pub struct SlotDefinition {
     /// A method's source: header and body as in an object literal, `deposit: n = ( … )`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// A method to be made when it is first sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<IntentDefinition>,
     /// A data slot that cannot be assigned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub constant: bool,
+}
+
+/// Behaviour in people's words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IntentDefinition {
+    pub text: String,
+    /// Names of the arguments, one for each that the selector takes; `a`, `b` … when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+    /// What the method is judged by.
+    #[serde(default)]
+    pub examples: Vec<IntentExample>,
+}
+
+/// With these slots, the intent sent with these arguments is answered so and leaves these slots.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IntentExample {
+    #[serde(default)]
+    pub given: std::collections::BTreeMap<String, Wire>,
+    #[serde(default)]
+    pub arguments: Vec<Wire>,
+    /// What it answers; not checked when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Wire>,
+    #[serde(default)]
+    pub leaves: std::collections::BTreeMap<String, Wire>,
+}
+
+impl IntentExample {
+    /// As an example of the message `selector`.
+    pub fn of(self, selector: &str) -> Example {
+        let Self { given, arguments, answers, leaves } = self;
+        Example { given, send: SendCommand { selector: selector.to_owned(), arguments }, answers, leaves }
+    }
 }
 
 /// An example of behaviour: with these slots, this message is answered so and leaves these slots.
@@ -255,6 +292,9 @@ pub struct FullState {
     pub parents: std::collections::BTreeMap<String, String>,
     /// Own methods and those of the traits parent: selector to source.
     pub methods: std::collections::BTreeMap<String, String>,
+    /// Intents: selector to text. Those that have been made are among the methods too.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub intents: std::collections::BTreeMap<String, String>,
 }
 
 /// Answer to `list`.

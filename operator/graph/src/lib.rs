@@ -10,7 +10,7 @@ mod tikv_store;
 
 pub use id::{ObjectId, UniverseKey};
 pub use key::{Key, KeySpace, Place};
-pub use record::{Block, FORMAT, MAX_RECORD, Manifest, Payload, Record, RecordError, Slot, SlotKind, Value};
+pub use record::{Block, FORMAT, Intent, MAX_RECORD, Manifest, Payload, Record, RecordError, Slot, SlotKind, Value};
 pub use redb_store::RedbStore;
 pub use store::{Batch, Committed, Durable, Expect, MAX_BATCH, Put, Rev, Snapshot, Store, StoreError, Versioned};
 #[cfg(feature = "tikv")]

@@ -35,6 +35,31 @@ pub enum SlotKind {
     Parent(Value),
     /// A method, by its canonical source (`deposit: n = ( … )`).
     Method(String),
+    /// Behaviour that people described, and the method that was made of it.
+    Intent(Box<Intent>),
+}
+
+/// A method to be made from its description when it is first sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    pub text: String,
+    /// Names of the arguments, one for each that the selector takes.
+    pub arguments: Vec<String>,
+    /// What a method is judged by: JSON of `Vec<Example>`.
+    pub examples: String,
+    /// Canonical source of the method that was made; a change of the intent takes it away.
+    pub compiled: Option<String>,
+}
+
+impl SlotKind {
+    /// Canonical source of the method that runs when the slot is sent, if there is one.
+    pub fn method(&self) -> Option<&str> {
+        match self {
+            Self::Method(source) => Some(source),
+            Self::Intent(intent) => intent.compiled.as_deref(),
+            Self::Constant(_) | Self::Assignable(_) | Self::Parent(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,7 +161,7 @@ impl Record {
             SlotKind::Constant(value) | SlotKind::Assignable(value) | SlotKind::Parent(value) => {
                 Some((slot.name.as_str(), value))
             }
-            SlotKind::Method(_) => None,
+            SlotKind::Method(_) | SlotKind::Intent(_) => None,
         });
         let payload: Vec<&Value> = match &self.payload {
             Payload::None => Vec::new(),

@@ -91,7 +91,7 @@ async fn run_example(
     for (name, wanted) in &example.leaves {
         let left = after.slot(name).and_then(|slot| match &slot.kind {
             SlotKind::Constant(value) | SlotKind::Assignable(value) => Some(value),
-            SlotKind::Parent(_) | SlotKind::Method(_) => None,
+            SlotKind::Parent(_) | SlotKind::Method(_) | SlotKind::Intent(_) => None,
         });
         if left != scalar(wanted).as_ref() {
             return Ok(Err(format!("it leaves {name} = {left:?}, not {wanted}")));

@@ -37,7 +37,7 @@ impl Prompt {
     ) -> Self {
         let data = receiver.slots.iter().filter_map(|slot| match &slot.kind {
             SlotKind::Constant(value) | SlotKind::Assignable(value) => Some((slot.name.clone(), shape(value))),
-            SlotKind::Parent(_) | SlotKind::Method(_) => None,
+            SlotKind::Parent(_) | SlotKind::Method(_) | SlotKind::Intent(_) => None,
         });
         let siblings = holder.slots.iter().filter_map(|slot| match &slot.kind {
             SlotKind::Method(source) if source.len() <= MAX_SIBLING => Some(source.clone()),

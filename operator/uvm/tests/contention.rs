@@ -1,14 +1,16 @@
 //! A message that loses against others again and again is told against whom.
 
+mod common;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
 };
 
 use async_trait::async_trait;
-use batos_covenant::{ApplyCommand, Encoding, PrototypeDefinition, SendCommand, SlotDefinition};
-use batos_graph::{Batch, Committed, Durable, Key, ObjectId, Place, RedbStore, Snapshot, Store, StoreError, Versioned};
-use batos_uvm::universe::{Authority, Message, Universe, UniverseError, Work};
+use batos_graph::{Batch, Committed, Durable, Key, ObjectId, Place, Snapshot, Store, StoreError, Versioned};
+use batos_uvm::universe::{Message, Universe, UniverseError};
+use common::universe::{apply, data, send, store};
 
 /// Before each batch that changes the counter, another worker is faster.
 struct Overtaken {
@@ -69,33 +71,16 @@ impl Store for Overtaken {
     }
 }
 
-fn message(object: ObjectId, sender: &str, work: Work) -> Message {
-    Message {
-        object,
-        authority: Authority::Architect,
-        sender: sender.to_owned(),
-        id: None,
-        digest: [0; 32],
-        encoding: Encoding::Json,
-        work,
-    }
-}
-
 fn count(object: ObjectId, sender: &str, n: u32) -> Message {
-    let send = SendCommand { selector: "count:".to_owned(), arguments: vec![n.into()] };
-    message(object, sender, Work::Send { send, made: None })
+    send(object, sender, "count:", &[n.into()])
 }
 
 #[tokio::test]
 async fn the_error_names_object_slot_and_the_other_message() {
-    let folder = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&folder.path().join("universe.redb")).unwrap());
+    let (_folder, store) = store();
     let other = Universe::open("u", store.clone()).await.unwrap();
     let counter = ObjectId::of_name("counter");
-    let slot = SlotDefinition { name: "count".to_owned(), value: Some(0.into()), constant: false, method: None };
-    let definition = PrototypeDefinition { slots: vec![slot], ..PrototypeDefinition::default() };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 1, term: 1 };
-    other.deliver(&message(counter, "", Work::Apply { name: "counter".to_owned(), apply })).await.unwrap();
+    apply(&other, "counter", vec![data("count", 0.into())]).await.unwrap();
 
     let overtaken = Overtaken { store, other: other.clone(), counter, round: AtomicU32::new(1) };
     let slow = Universe::open("u", Arc::new(overtaken)).await.unwrap();

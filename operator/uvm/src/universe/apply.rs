@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use batos_covenant::{ApplyCommand, OkReply, PrototypeDefinition, Reply, SlotDefinition};
-use batos_graph::{Manifest, ObjectId, Record, Rev, Slot, SlotKind, Value};
+use batos_covenant::{ApplyCommand, Example, IntentDefinition, OkReply, PrototypeDefinition, Reply, SlotDefinition};
+use batos_graph::{Intent, Manifest, ObjectId, Record, Rev, Slot, SlotKind, Value};
 use serde_json::json;
 
 use super::{Universe, UniverseError, View, commit::Changes, render, turns::Attempt};
 use crate::{
     image,
-    vm::{Reads, Write, check_method},
+    vm::{Reads, Write, check_method, header},
 };
 
 /// Name of a prototype's traits object: this before the prototype's name.
@@ -117,6 +117,23 @@ impl Universe {
         Ok((Changes { writes: vec![write], ..Changes::reading(reads) }, holder))
     }
 
+    /// The change that gives an intent of `holder` its method.
+    pub async fn intent_change(&self, holder: ObjectId, name: &str, source: &str) -> Result<Changes, UniverseError> {
+        let Some((rev, record)) = View::new(self).object(holder).await? else {
+            return Err(UniverseError::NoSuchObject(holder.to_string()));
+        };
+        let Some(Slot { kind: SlotKind::Intent(intent), .. }) = record.slot(name) else {
+            let reason = "is no intent any more".to_owned();
+            return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
+        };
+        let intent = Intent { compiled: Some(source.to_owned()), ..(**intent).clone() };
+        let mut record = (*record).clone();
+        put_slot(&mut record.slots, Slot { name: name.to_owned(), kind: SlotKind::Intent(Box::new(intent)) });
+        let reads = Reads { objects: vec![(holder, Some(rev))], names: Vec::new() };
+        let write = Write { id: holder, prev_rev: Some(rev), record, changed: vec![name.to_owned()] };
+        Ok(Changes { writes: vec![write], ..Changes::reading(reads) })
+    }
+
     /// Where a made method goes: the nearest `trait`, not kernel, object in the lookup chain; without one, the receiver.
     pub async fn holder(&self, receiver: ObjectId) -> Result<(ObjectId, Rev, std::sync::Arc<Record>), UniverseError> {
         let view = View::new(self);
@@ -169,17 +186,18 @@ fn fence(name: &str, command: &ApplyCommand, known: Option<&Manifest>) -> Result
 
 /// The definition's slots that hold methods, or those that hold data.
 fn slots(definition: &PrototypeDefinition, methods: bool) -> Result<BTreeMap<String, Slot>, UniverseError> {
-    let chosen = definition.slots.iter().filter(|slot| slot.method.is_some() == methods);
+    let chosen = definition.slots.iter().filter(|slot| (slot.method.is_some() || slot.intent.is_some()) == methods);
     chosen.map(|slot| Ok((slot.name.clone(), slot_of(slot)?))).collect()
 }
 
 fn slot_of(definition: &SlotDefinition) -> Result<Slot, UniverseError> {
     let name = definition.name.clone();
     let bad = |reason: String| UniverseError::BadSlot { slot: definition.name.clone(), reason };
-    match (&definition.method, &definition.value) {
-        (Some(_), Some(_)) => Err(bad("give either value or method, not both".to_owned())),
-        (Some(source), None) => method(&name, source),
-        (None, value) => {
+    match (&definition.method, &definition.intent, &definition.value) {
+        (Some(source), None, None) => method(&name, source),
+        (None, Some(definition), None) => intent(&name, definition),
+        (Some(_), ..) | (_, Some(_), _) => Err(bad("give one of value, method and intent".to_owned())),
+        (None, None, value) => {
             let value = render::stored(value.as_ref().unwrap_or(&serde_json::Value::Null)).map_err(bad)?;
             let kind = match definition.constant {
                 true => SlotKind::Constant(value),
@@ -188,6 +206,34 @@ fn slot_of(definition: &SlotDefinition) -> Result<Slot, UniverseError> {
             Ok(Slot { name, kind })
         }
     }
+}
+
+/// An intent without a method yet.
+fn intent(name: &str, definition: &IntentDefinition) -> Result<Slot, UniverseError> {
+    let bad = |reason: String| UniverseError::BadSlot { slot: name.to_owned(), reason };
+    let arity = match name.matches(':').count() {
+        0 if !name.contains(|c: char| c.is_alphanumeric() || c == '_') => 1,
+        parts => parts,
+    };
+    let arguments = match definition.arguments.as_slice() {
+        [] => ('a'..='z').take(arity).map(String::from).collect(),
+        arguments => arguments.to_vec(),
+    };
+    if arguments.len() != arity {
+        return Err(bad(format!("the intent names {} arguments, the selector takes {arity}", arguments.len())));
+    }
+    let examples: Vec<Example> = definition.examples.iter().map(|example| example.clone().of(name)).collect();
+    if let Some(example) = examples.iter().find(|example| example.send.arguments.len() != arity) {
+        return Err(bad(format!(
+            "an example gives {} arguments, the selector takes {arity}",
+            example.send.arguments.len()
+        )));
+    }
+    let examples = serde_json::to_string(&examples).map_err(|e| UniverseError::Internal(e.to_string()))?;
+    let intent = Intent { text: definition.text.clone(), arguments, examples, compiled: None };
+    // The names have to be such that a method can have.
+    method(name, &format!("{} = ( nil )", header(name, &intent.arguments)))?;
+    Ok(Slot { name: name.to_owned(), kind: SlotKind::Intent(Box::new(intent)) })
 }
 
 fn method(name: &str, source: &str) -> Result<Slot, UniverseError> {
@@ -233,6 +279,10 @@ fn merge(
 /// Assignable data is there to change.
 fn drifted(record: &Record, wanted: &BTreeMap<String, Slot>) -> Vec<String> {
     let differs = |slot: &&Slot| match record.slot(&slot.name) {
+        Some(Slot { kind: SlotKind::Intent(now), .. }) => match &slot.kind {
+            SlotKind::Intent(wanted) => Intent { compiled: None, ..(**now).clone() } != **wanted,
+            _ => true,
+        },
         Some(now) => now != *slot && !matches!(slot.kind, SlotKind::Assignable(_)),
         None => true,
     };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use batos_covenant::{Listed, Listing};
-use batos_graph::{Key, KeySpace, ObjectId, Place, Record, SlotKind, Snapshot, Store, Value, Versioned};
+use batos_graph::{Key, KeySpace, ObjectId, Place, Record, Snapshot, Store, Value, Versioned};
 use serde::{Deserialize, Serialize};
 
 use super::{Universe, UniverseError};
@@ -193,7 +193,7 @@ impl Survey {
         }
         // The image's own methods use primitives, which nobody else may.
         for slot in record.slots.iter().filter(|_| !record.is_kernel) {
-            if let SlotKind::Method(source) = &slot.kind
+            if let Some(source) = slot.kind.method()
                 && let Err(error) = check_method(source)
             {
                 self.problem(format!("method {:?} of {id}: {error}", slot.name));

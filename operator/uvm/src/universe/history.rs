@@ -126,5 +126,6 @@ fn content(slot: &Slot) -> Wire {
     match &slot.kind {
         SlotKind::Constant(value) | SlotKind::Assignable(value) | SlotKind::Parent(value) => render::wire(value),
         SlotKind::Method(source) => json!(source),
+        SlotKind::Intent(intent) => json!({ "intent": intent.text, "method": intent.compiled }),
     }
 }

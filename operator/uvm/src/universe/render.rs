@@ -47,7 +47,7 @@ fn public_state(record: &Record) -> Map<String, Wire> {
     let mut state: Map<String, Wire> = slots
         .filter_map(|slot| match &slot.kind {
             SlotKind::Constant(value) | SlotKind::Assignable(value) => Some((slot.name.clone(), wire(value))),
-            SlotKind::Parent(_) | SlotKind::Method(_) => None,
+            SlotKind::Parent(_) | SlotKind::Method(_) | SlotKind::Intent(_) => None,
         })
         .collect();
     let elements = match &record.payload {
@@ -83,11 +83,22 @@ pub(super) fn full_state(id: ObjectId, rev: Rev, record: &Record, traits: Option
             parents.insert(slot.name.clone(), parent.to_string());
         }
     }
-    let mut methods = BTreeMap::new();
+    let (mut methods, mut intents) = (BTreeMap::new(), BTreeMap::new());
     for slot in traits.into_iter().chain([record]).flat_map(|record| &record.slots) {
-        if let SlotKind::Method(source) = &slot.kind {
-            methods.insert(slot.name.clone(), source.clone());
+        if let Some(source) = slot.kind.method() {
+            methods.insert(slot.name.clone(), source.to_owned());
+        }
+        if let SlotKind::Intent(intent) = &slot.kind {
+            intents.insert(slot.name.clone(), intent.text.clone());
         }
     }
-    FullState { object: id.to_string(), name: record.name.clone(), rev, state: public_state(record), parents, methods }
+    FullState {
+        object: id.to_string(),
+        name: record.name.clone(),
+        rev,
+        state: public_state(record),
+        parents,
+        methods,
+        intents,
+    }
 }

@@ -78,6 +78,8 @@ pub struct Unanswered {
     pub selector: String,
     /// Types of the arguments, never their values.
     pub shapes: Vec<String>,
+    /// The object whose intent of that name has no method yet.
+    pub intent: Option<ObjectId>,
 }
 
 /// What the inbox remembers of a message.
@@ -317,7 +319,8 @@ impl Universe {
 fn unanswered(missing: NotUnderstood) -> Result<Delivery, UniverseError> {
     match missing.receiver {
         Some(receiver) => {
-            Ok(Delivery::NotUnderstood(Unanswered { receiver, selector: missing.selector, shapes: missing.shapes }))
+            let NotUnderstood { selector, shapes, intent, .. } = missing;
+            Ok(Delivery::NotUnderstood(Unanswered { receiver, selector, shapes, intent }))
         }
         None => Err(UniverseError::Turn(VmError {
             kind: ErrorKind::NotUnderstood,

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use batos_graph::{ObjectId, Record, Rev};
+use batos_graph::{Intent, ObjectId, Record, Rev};
 use num_bigint::BigInt;
 
 pub(super) use super::map::{Slot, SlotType};
@@ -110,6 +110,8 @@ pub(super) struct Method {
     pub name: Symbol,
     pub source: Arc<str>,
     pub is_kernel: bool,
+    /// The intent that it was made from, or stands for.
+    pub intent: Option<Arc<Intent>>,
     /// Number of its code in this turn, from the first activation on.
     pub code: Option<u32>,
 }

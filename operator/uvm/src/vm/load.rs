@@ -33,6 +33,7 @@ impl Heap {
                 SlotKind::Constant(value) => (SlotType::Constant, self.value_of(value)),
                 SlotKind::Assignable(value) => (SlotType::Assignable, self.value_of(value)),
                 SlotKind::Parent(value) => (SlotType::Parent, self.value_of(value)),
+                SlotKind::Intent(intent) => (SlotType::Method, self.intent(name, intent)),
                 SlotKind::Method(source) => {
                     (SlotType::Method, self.method(name, Arc::from(source.as_str()), record.is_kernel))
                 }

@@ -323,6 +323,11 @@ impl Machine {
         let shapes = arguments.iter().map(|argument| self.shape(*argument).to_owned()).collect();
         let stored = |handle| matches!(self.heap.get(handle), Ok(object) if object.is_stored());
         let receiver = receiver.as_object().filter(|handle| stored(*handle));
-        NotUnderstood { receiver: receiver.and_then(|handle| self.heap.id_of(handle, &self.seed)), selector, shapes }
+        NotUnderstood {
+            receiver: receiver.and_then(|handle| self.heap.id_of(handle, &self.seed)),
+            selector,
+            shapes,
+            intent: None,
+        }
     }
 }

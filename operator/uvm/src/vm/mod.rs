@@ -27,4 +27,5 @@ mod value;
 pub use compile::{CheckedMethod, check_method};
 pub use error::VmError;
 pub use post::{Post, TimerId};
+pub use slots::header;
 pub use turn::{Call, Effects, Exit, Limits, NotUnderstood, Reads, Turn, Write};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use batos_graph::Intent;
+
 use super::{
     error::{Stop, forbidden},
     heap::{Body, Heap, Method, OBJECT_BYTES, Object, Origin, SLOT_BYTES},
@@ -182,7 +184,47 @@ impl Heap {
 
     /// Enters a method into the table; the answer is a method slot's value.
     pub fn method(&mut self, name: Symbol, source: Arc<str>, is_kernel: bool) -> Value {
-        self.methods.push(Method { name, source, is_kernel, code: None });
+        self.methods.push(Method { name, source, is_kernel, intent: None, code: None });
         Value::small(self.methods.len() - 1)
     }
+
+    /// The method that an intent has become; until then one that asks for it.
+    pub fn intent(&mut self, name: Symbol, intent: &Intent) -> Value {
+        let (source, is_made) = match &intent.compiled {
+            Some(source) => (Arc::from(source.as_str()), true),
+            None => (Arc::from(wanting(self.symbols.name(name), &intent.arguments)), false),
+        };
+        self.methods.push(Method {
+            name,
+            source,
+            is_kernel: !is_made,
+            intent: Some(Arc::new(intent.clone())),
+            code: None,
+        });
+        Value::small(self.methods.len() - 1)
+    }
+
+    /// The entry of the method table that a method slot names.
+    pub fn method_of(&self, slot: &Slot) -> Option<&Method> {
+        self.methods.get(usize::try_from(slot.value.as_int()?).ok()?)
+    }
+}
+
+/// Source of a method that stands for an intent: it has an activation of its own, which says who holds it.
+fn wanting(selector: &str, arguments: &[String]) -> String {
+    let header = header(selector, arguments);
+    format!("{header} = ( | made | made := _Intent: #{selector} With: {{{}}}. ^made )", arguments.join(". "))
+}
+
+/// A selector with the names of its arguments: `at: key put: value`.
+pub fn header(selector: &str, arguments: &[String]) -> String {
+    let parts: Vec<&str> = match selector.contains(':') {
+        true => selector.split_inclusive(':').collect(),
+        false => vec![selector],
+    };
+    let named = parts.iter().enumerate().map(|(place, part)| match arguments.get(place) {
+        Some(name) => format!("{part} {name}"),
+        None => (*part).to_owned(),
+    });
+    named.collect::<Vec<_>>().join(" ")
 }

@@ -70,6 +70,8 @@ pub struct NotUnderstood {
     pub selector: String,
     /// Types of the arguments.
     pub shapes: Vec<String>,
+    /// The object whose intent of that name has no method yet.
+    pub intent: Option<ObjectId>,
 }
 
 /// What a turn's outcome rests on, sorted.
@@ -359,9 +361,11 @@ impl Harvest<'_> {
                 SlotType::Assignable => SlotKind::Assignable(self.stored(slot.value)?),
                 SlotType::Parent => SlotKind::Parent(self.stored(slot.value)?),
                 SlotType::Method => {
-                    let index = slot.value.as_int().and_then(|index| usize::try_from(index).ok());
-                    let method = index.and_then(|index| self.heap.methods.get(index));
-                    SlotKind::Method(method.map(|method| method.source.to_string()).unwrap_or_default())
+                    let method = self.heap.method_of(slot).ok_or_else(gone)?;
+                    match &method.intent {
+                        Some(intent) => SlotKind::Intent(Box::new((**intent).clone())),
+                        None => SlotKind::Method(method.source.to_string()),
+                    }
                 }
             };
             slots.push(graph::Slot { name, kind });

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod script;
+pub mod universe;
 
 use std::{
     collections::HashMap,

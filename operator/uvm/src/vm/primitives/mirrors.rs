@@ -1,6 +1,8 @@
 //! Slots as data: what mirrors and `setSlot:value:` stand on.
 
-use super::{Entry, Flow, Result, answer, arg, arity, body, object, text};
+use batos_graph::Intent;
+
+use super::{Entry, Flow, Result, answer, arg, arity, array, body, object, text};
 use crate::{
     syntax::{SlotNode, SlotNodeKind, print_slot},
     vm::{
@@ -39,10 +41,13 @@ pub(super) const TABLE: &[Entry] = &[
         m.heap.array(names).map(Flow::Value)
     }),
     ("_SlotKind:", |m, me, a| {
-        let kind = match own(m, me, arg(a, 0))?.map(|slot| slot.kind) {
+        let slot = own(m, me, arg(a, 0))?;
+        let is_intent = slot.is_some_and(|slot| intent(m, &slot).is_some());
+        let kind = match slot.map(|slot| slot.kind) {
             Some(SlotType::Constant) => "constant",
             Some(SlotType::Assignable) => "assignable",
             Some(SlotType::Parent) => "parent",
+            Some(SlotType::Method) if is_intent => "intent",
             Some(SlotType::Method) => "method",
             None => return answer(Value::NIL),
         };
@@ -52,6 +57,13 @@ pub(super) const TABLE: &[Entry] = &[
         Some(slot) if slot.kind == SlotType::Method => source(m, slot),
         Some(slot) => answer(slot.value),
         None => failed(format!("there is no slot {:?}", text(m, arg(a, 0))?)),
+    }),
+    ("_Intent:With:", |m, me, a| {
+        let (selector, arguments) = (text(m, arg(a, 0))?.to_owned(), array(m, arg(a, 1))?.to_vec());
+        let mut missing = m.missing(me, selector, &arguments);
+        let holder = m.frames.last().and_then(|frame| frame.holder).or(me.as_object());
+        missing.intent = holder.and_then(|holder| m.heap.id_of(holder, &m.seed));
+        Err(Stop::NotUnderstood(missing))
     }),
     ("_RemoveSlot:", |m, me, a| {
         let Some(slot) = own(m, me, arg(a, 0))? else {
@@ -72,10 +84,18 @@ fn own(m: &mut Machine, me: Value, name: Value) -> Result<Option<Slot>> {
     })
 }
 
+fn intent<'a>(m: &'a Machine, slot: &Slot) -> Option<&'a Intent> {
+    let method = m.heap.method_of(slot).filter(|_| slot.kind == SlotType::Method)?;
+    method.intent.as_deref()
+}
+
+/// A method's source, an intent's text.
 fn source(m: &mut Machine, slot: Slot) -> Result<Flow> {
-    let number = slot.value.as_int().and_then(|number| usize::try_from(number).ok());
-    let source = number.and_then(|number| m.heap.methods.get(number)).map(|method| method.source.clone());
-    m.heap.string(&source.unwrap_or_default()).map(Flow::Value)
+    let text = match (intent(m, &slot), m.heap.method_of(&slot)) {
+        (Some(intent), _) => intent.text.clone(),
+        (None, method) => method.map(|method| method.source.to_string()).unwrap_or_default(),
+    };
+    m.heap.string(&text).map(Flow::Value)
 }
 
 /// `setSlot:value:`: a block whose arguments fit a selector that takes some becomes a method with self = the receiver;
