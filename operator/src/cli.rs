@@ -97,8 +97,22 @@ struct Uvm {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
+    /// For people
     Text,
     Json,
+    Yaml,
+}
+
+impl Output {
+    /// Prints a value for programs, if that is wanted.
+    pub fn structured(self, value: &impl serde::Serialize) -> Result<bool, Error> {
+        match self {
+            Self::Text => return Ok(false),
+            Self::Json => println!("{}", serde_json::to_string_pretty(value)?),
+            Self::Yaml => print!("{}", serde_yaml::to_string(value)?),
+        }
+        Ok(true)
+    }
 }
 
 impl Cli {

@@ -3,19 +3,20 @@
 use std::{io::IsTerminal, path::PathBuf};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use batos_bus::Client;
 use batos_covenant::{
-    AccessClass, Command, ExportCommand, ExportPage, HistoryCommand, HistoryPage, ListCommand, Listing, SendCommand,
-    Wire, decode,
+    AccessClass, Command, ExportCommand, ExportPage, FullState, GetFullStateCommand, HistoryCommand, HistoryPage,
+    ListCommand, Listing, SendCommand, TranscriptEvent, Wire, decode,
 };
-use batos_uvm::universe::ImageRow;
+use batos_uvm::{image, universe::ImageRow};
 use clap::Args;
 use futures::StreamExt;
 
 use crate::{
     cli::{Error, Output},
     image_file::ImageWriter,
-    talk::{Talk, described, message, shown},
+    progress::Progress,
+    style,
+    talk::{Talk, described, message, shown, transcribed},
 };
 
 /// Stands for the universe itself where a subject wants an object.
@@ -25,8 +26,10 @@ const UNIVERSE: &str = "_";
 #[command(after_help = "Examples:
   batos send account deposit: 100
   batos send account balance
-  batos send grid at: 3 put: '\"x\"'
-Arguments are JSON; what is no JSON is a string.")]
+  batos send grid at: 3 put: shoe
+  batos send account deposit: 5 --id monday   (sent again it answers the same and does nothing)
+  batos send group add: '{\"$ref\": \"ID\"}'    (an object, by its id)
+Arguments are JSON; what is no JSON is a string. What the turn shows on the Transcript goes to standard error.")]
 pub struct Send {
     /// Name or id of the object
     object: String,
@@ -55,6 +58,11 @@ pub struct Eval {
 }
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  batos get account
+  batos get account -o yaml
+  batos get 00000000000000000000000000000001
+Beside a slot stands the revision that gave it its content, unless that is the first.")]
 pub struct Get {
     /// Name or id of the object
     object: String,
@@ -82,19 +90,36 @@ impl Eval {
 
 impl Get {
     pub async fn run(self) -> Result<(), Error> {
-        let reply =
-            self.talk.ask(AccessClass::Cmd, &self.object, "get_full_state", &Command::GetFullState, None).await?;
-        match self.talk.output {
-            Output::Json => println!("{}", serde_json::to_string_pretty(&reply.value)?),
-            Output::Text => print!("{}", described(&serde_json::from_value(reply.value)?)),
+        let mut after = None;
+        let mut whole: Option<FullState> = None;
+        loop {
+            let command = Command::GetFullState(GetFullStateCommand { after, revs: true });
+            let page: FullState = self.talk.page(AccessClass::Cmd, &self.object, "get_full_state", &command).await?;
+            after = page.next.clone();
+            match &mut whole {
+                None => whole = Some(page),
+                Some(whole) => whole.append(page),
+            }
+            if after.is_none() {
+                break;
+            }
+        }
+        let state = whole.unwrap_or_default();
+        if !self.talk.structured(&state)? {
+            print!("{}", described(&state));
         }
         Ok(())
     }
 }
 
-/// Names of all objects.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  batos list
+  batos list --all -o json")]
 pub struct List {
+    /// Also the objects of the image, which every universe has
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     talk: Talk,
 }
@@ -113,15 +138,25 @@ impl List {
             }
         }
         objects.sort_by(|a, b| a.name.cmp(&b.name));
-        match self.talk.output {
-            Output::Json => println!("{}", serde_json::to_string_pretty(&objects)?),
-            Output::Text => objects.iter().for_each(|object| println!("{}  {}", object.object, object.name)),
+        let all = objects.len();
+        objects.retain(|object| self.all || !image::is_name(&object.name));
+        if self.talk.structured(&objects)? {
+            return Ok(());
+        }
+        objects.iter().for_each(|object| println!("{}  {}", style::aside(&object.object), object.name));
+        if objects.len() < all && std::io::stderr().is_terminal() {
+            let text = format!("and {} objects of the image, which --all shows", all - objects.len());
+            eprintln!("{}", style::note(text));
         }
         Ok(())
     }
 }
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  batos history account
+  batos history account balance --limit 3
+A method that all clones share is in the history of their traits: give its id, which `batos get` shows as parent.")]
 pub struct History {
     /// Name or id of the object
     object: String,
@@ -148,8 +183,7 @@ impl History {
             }
         }
         changes.truncate(self.limit);
-        if self.talk.output == Output::Json {
-            println!("{}", serde_json::to_string_pretty(&changes)?);
+        if self.talk.structured(&changes)? {
             return Ok(());
         }
         let content = |content: &Option<Wire>| content.as_ref().map_or("(none)".to_owned(), shown);
@@ -163,6 +197,10 @@ impl History {
 }
 
 #[derive(Args)]
+#[command(after_help = "Needs the Architect's credentials. Examples:
+  batos undo account balance
+  batos undo account withdraw:    (a method, also one of the object's traits)
+An undo is a change of its own: a second one takes the first back.")]
 pub struct Undo {
     /// Name or id of the object
     object: String,
@@ -181,6 +219,10 @@ impl Undo {
 }
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  batos watch
+  batos watch account -o json    (a line of JSON for each event)
+Events are changes of state, what turns show on the Transcript, and the steps in which missing methods are made.")]
 pub struct Watch {
     /// Name or id of the object; all when absent
     object: Option<String>,
@@ -191,7 +233,7 @@ pub struct Watch {
 impl Watch {
     /// Prints events until it is interrupted.
     pub async fn run(self) -> Result<(), Error> {
-        let client = Client::connect(&self.talk.bus.url()).await?;
+        let client = self.talk.client().await?;
         let object = self.object.as_deref().unwrap_or("*");
         let subject = batos_covenant::event_subject(&self.talk.bus.root, &self.talk.universe, object, "*");
         let mut events = client.listen(&subject).await?;
@@ -209,6 +251,12 @@ impl Watch {
             let (event, _): (Wire, _) = decode(&payload)?;
             match self.talk.output {
                 Output::Json => println!("{}", serde_json::json!({ "subject": subject, "event": event })),
+                Output::Yaml => {
+                    print!(
+                        "---\n{}",
+                        serde_yaml::to_string(&serde_json::json!({ "subject": subject, "event": event }))?
+                    );
+                }
                 Output::Text => println!("{}", summary(&subject, &event)),
             }
         }
@@ -219,10 +267,17 @@ impl Watch {
 fn summary(subject: &str, event: &Wire) -> String {
     let (_, about) = subject.split_once(".evt.").unwrap_or(("", subject));
     let text = |key: &str| event.get(key).map(shown);
+    if let Some(object) = about.strip_suffix(".transcript")
+        && let Ok(event) = serde_json::from_value::<TranscriptEvent>(event.clone())
+    {
+        let shown = transcribed(&event.transcript);
+        let lines: Vec<String> = shown.lines().map(|line| format!("{object}: {line}")).collect();
+        return lines.join("\n");
+    }
     if let Some(step) = text("step") {
         return format!("{about} {} {step}", text("selector").unwrap_or_default());
     }
-    let changed = event.get("changed").and_then(Wire::as_array).cloned().unwrap_or_default();
+    let changed: Vec<Wire> = event.get("changed").and_then(Wire::as_array).cloned().unwrap_or_default();
     let slots = changed.iter().filter_map(Wire::as_str).map(|slot| match event.pointer(&format!("/state/{slot}")) {
         Some(value) => format!("{slot} <- {value}"),
         None => slot.to_owned(),
@@ -231,6 +286,10 @@ fn summary(subject: &str, event: &Wire) -> String {
 }
 
 #[derive(Args)]
+#[command(after_help = "Needs the Architect's credentials. Examples:
+  batos export monday.image
+  batos import monday.image --data elsewhere    (restores it there)
+The universe goes on meanwhile; the image shows it as it was when the export began.")]
 pub struct Export {
     /// File to write
     file: PathBuf,
@@ -242,15 +301,22 @@ impl Export {
     pub async fn run(self) -> Result<(), Error> {
         let mut image = ImageWriter::create(&self.file, &self.talk.universe)?;
         let mut wanted = ExportCommand::default();
+        let mut progress = Progress::new("rows are written");
         loop {
             let command = Command::Export(wanted);
             let page: ExportPage = self.talk.page(AccessClass::Adm, UNIVERSE, "export", &command).await?;
             let rows: Vec<ImageRow> = rmp_serde::from_slice(&BASE64_STANDARD.decode(&page.rows)?)?;
             image.page(&rows)?;
+            progress.at(image.rows(), None);
             let Some(next) = page.next else { break };
             wanted = ExportCommand { snapshot: Some(page.snapshot), after: Some(next) };
         }
-        println!("{} rows of universe {} are in {}", image.finish()?, self.talk.universe, self.file.display());
+        drop(progress);
+        let rows = image.finish()?;
+        let (universe, file) = (&self.talk.universe, self.file.display().to_string());
+        if !self.talk.structured(&serde_json::json!({ "universe": universe, "rows": rows, "file": file }))? {
+            println!("{rows} rows of universe {universe} are in {file}");
+        }
         Ok(())
     }
 }

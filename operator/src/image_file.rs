@@ -61,6 +61,11 @@ impl ImageWriter {
         Ok(())
     }
 
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// Answers the number of rows.
     pub fn finish(mut self) -> Result<u64, Error> {
         self.write(&0_u32.to_be_bytes())?;

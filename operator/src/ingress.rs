@@ -5,8 +5,8 @@ use std::time::Duration;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use batos_bus::{Handler, Request};
 use batos_covenant::{
-    AccessClass, Command, Encoding, ErrorKind, ErrorReply, ExportCommand, ExportPage, OkReply, Reply, SendCommand,
-    Subject, Wire, decode, encode,
+    AccessClass, Command, Encoding, ErrorKind, ErrorReply, ExportCommand, ExportPage, MAX_PAYLOAD, OkReply, Reply,
+    SendCommand, Subject, Wire, decode, encode,
 };
 use batos_graph::{ObjectId, Snapshot};
 use batos_mind::{BecomingError, Mind, Outcome};
@@ -65,9 +65,17 @@ impl Ingress {
                 Work::CreateMethod { name: method_name, source: method_code }
             }
             Command::Undo { slot } => Work::Undo { slot },
-            Command::GetFullState | Command::List(_) | Command::History(_) | Command::Export(_) => {
+            Command::GetFullState(_) | Command::List(_) | Command::History(_) | Command::Export(_) => {
                 let reply = Reply::Ok(self.read(command, &subject.object).await?);
-                return encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()));
+                let bytes =
+                    encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()))?;
+                return match bytes.len() <= MAX_PAYLOAD {
+                    true => Ok(bytes),
+                    false => Err(ErrorReply::new(
+                        ErrorKind::LimitExceeded,
+                        format!("the page has {} bytes as {encoding:?}; ask for it in MessagePack", bytes.len()),
+                    )),
+                };
             }
         };
         let object = match &work {
@@ -108,9 +116,12 @@ impl Ingress {
                 to_value(&page.map_err(fail)?)
             }
             Command::Export(wanted) => to_value(&self.export(wanted).await?),
-            _ => return self.universe.full_state(resolve().await?).await.map_err(fail),
+            Command::GetFullState(wanted) => {
+                return self.universe.full_state(resolve().await?, &wanted).await.map_err(fail);
+            }
+            _ => return Err(ErrorReply::new(ErrorKind::Internal, "not a command that only reads")),
         };
-        Ok(OkReply { value: value?, rev: 0, made: None })
+        Ok(OkReply::new(value?, 0))
     }
 
     async fn export(&self, wanted: ExportCommand) -> Result<ExportPage, ErrorReply> {
@@ -207,7 +218,7 @@ fn not_understood(missing: &Unanswered, why: &str) -> ErrorReply {
 fn verb_of(command: &Command) -> (&'static str, AccessClass) {
     match command {
         Command::Send(_) => ("send", AccessClass::Cmd),
-        Command::GetFullState => ("get_full_state", AccessClass::Cmd),
+        Command::GetFullState(_) => ("get_full_state", AccessClass::Cmd),
         Command::UpdateProperty { .. } => ("update_property", AccessClass::Cmd),
         Command::CreateMethod { .. } => ("create_method", AccessClass::Adm),
         Command::Eval { .. } => ("eval", AccessClass::Adm),

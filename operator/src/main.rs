@@ -12,9 +12,11 @@ mod nats;
 mod offline;
 #[cfg(feature = "kubernetes")]
 mod operator;
+mod progress;
 mod relay;
 mod repl;
 mod store;
+mod style;
 mod talk;
 mod up;
 mod worker;
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
     match runtime.block_on(cli::Cli::parse().run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("batos: {error}");
+            eprintln!("{} {error}", style::error("batos:"));
             ExitCode::FAILURE
         }
     }

@@ -1,11 +1,18 @@
 //! Commands on the store of a universe that is not running.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use batos_graph::Store;
 use batos_uvm::universe;
 use clap::Args;
+use serde_json::json;
 
-use crate::{cli::Error, image_file, store};
+use crate::{
+    cli::{Error, Output},
+    image_file,
+    progress::{Progress, patiently},
+    store,
+};
 
 /// Which store.
 #[derive(Args)]
@@ -16,15 +23,34 @@ struct Stopped {
     /// Folder of `batos up`
     #[arg(long, default_value = ".batos")]
     data: PathBuf,
+    /// Form of the output
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
 }
 
 impl Stopped {
     fn url(&self) -> String {
         self.store.clone().unwrap_or_else(|| store::default_url(&self.data))
     }
+
+    async fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        let url = self.url();
+        let opened = patiently(&format!("opening {url}"), store::open(&url)).await;
+        opened.map_err(|error| match error.to_string() {
+            text if text.contains("another process") => {
+                format!("{text}\n  stop its `batos up` first: this command works on a universe that does not run")
+                    .into()
+            }
+            _ => error,
+        })
+    }
 }
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  batos import monday.image --data elsewhere
+  batos import monday.image --universe copy --store tikv://HOST:2379
+Then run it: batos up -f manifests/quickstart --data elsewhere")]
 pub struct Import {
     /// Image that `batos export` wrote
     file: PathBuf,
@@ -38,11 +64,12 @@ pub struct Import {
 impl Import {
     pub async fn run(self) -> Result<(), Error> {
         // Once for its digest: nothing is written of a damaged image.
-        let (name, _) = image_file::read(&self.file, |_| Ok(()))?;
+        let (name, expected) = image_file::read(&self.file, |_| Ok(()))?;
         let name = self.universe.unwrap_or(name);
-        let store = store::open(&self.stopped.url()).await?;
+        let store = self.stopped.open().await?;
         if !universe::is_empty(store.as_ref(), &name).await? {
-            return Err(format!("universe {name} is there already: an image is restored into an empty one").into());
+            let text = "an image is restored into an empty one: name another with --universe, or another --data";
+            return Err(format!("universe {name} is there already: {text}").into());
         }
         let (pages, mut read) = tokio::sync::mpsc::channel(4);
         let file = self.file.clone();
@@ -50,17 +77,27 @@ impl Import {
             let send = |page| pages.blocking_send(page).map_err(|_| Error::from("the store does not take more"));
             image_file::read(&file, send)
         });
+        let (mut progress, mut done) = (Progress::new("rows are restored"), 0);
         while let Some(rows) = read.recv().await {
+            done += rows.len() as u64;
+            progress.at(done, Some(expected));
             universe::restore(store.as_ref(), &name, rows).await?;
         }
         let (_, rows) = reader.await??;
         store.close().await?;
-        println!("{rows} rows are restored as universe {name}");
+        drop(progress);
+        if !self.stopped.output.structured(&json!({ "universe": name, "rows": rows }))? {
+            println!("{rows} rows are restored as universe {name}");
+        }
         Ok(())
     }
 }
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  batos check
+  batos check --universe quickstart --data .batos -o json
+Problems go to standard output, one a line; the exit status says whether there are any.")]
 pub struct Check {
     /// Universe to check
     #[arg(long, short, env = "BATOS_UNIVERSE", default_value = "quickstart")]
@@ -71,14 +108,24 @@ pub struct Check {
 
 impl Check {
     pub async fn run(self) -> Result<(), Error> {
-        let store = store::open(&self.stopped.url()).await?;
-        let checked = universe::check(store.as_ref(), &self.universe).await?;
+        let store = self.stopped.open().await?;
+        let mut progress = Progress::new("rows are checked");
+        let checked = universe::check(store.as_ref(), &self.universe, |rows| progress.at(rows, None)).await?;
+        drop(progress);
         store.close().await?;
-        checked.problems.iter().for_each(|problem| println!("{problem}"));
+        let told = json!({
+            "universe": self.universe, "objects": checked.objects, "rows": checked.rows, "problems": checked.problems,
+        });
+        let structured = self.stopped.output.structured(&told)?;
+        if !structured {
+            checked.problems.iter().for_each(|problem| println!("{problem}"));
+        }
         match (checked.rows, checked.problems.len()) {
             (0, _) => Err(format!("there is no universe {} in this store", self.universe).into()),
             (rows, 0) => {
-                println!("universe {}: {} objects in {rows} rows, all well", self.universe, checked.objects);
+                if !structured {
+                    println!("universe {}: {} objects in {rows} rows, all well", self.universe, checked.objects);
+                }
                 Ok(())
             }
             (_, problems) => Err(format!("universe {}: {problems} problems", self.universe).into()),

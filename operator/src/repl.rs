@@ -11,11 +11,14 @@ use rustyline::{
 
 use crate::{
     cli::Error,
-    talk::{Talk, shown},
+    talk::{Talk, shown, transcribed},
 };
 
 #[derive(Args)]
-#[command(after_help = "Needs the Architect's credentials. Tab completes names and selectors; Ctrl-D ends.")]
+#[command(after_help = "Needs the Architect's credentials. Tab completes names and selectors; Ctrl-D ends. Example:
+  batos repl --object account
+  > deposit: 100
+  100")]
 pub struct Repl {
     /// What self is
     #[arg(long, default_value = "genesis")]
@@ -65,7 +68,12 @@ impl Repl {
 
     async fn evaluate(&self, source: String) {
         match self.talk.ask(AccessClass::Adm, &self.object, "eval", &Command::Eval { source }, None).await {
-            Ok(reply) => println!("{}", shown(&reply.value)),
+            Ok(reply) => {
+                if let Some(transcript) = &reply.transcript {
+                    print!("{}", transcribed(transcript));
+                }
+                println!("{}", shown(&reply.value));
+            }
             Err(error) => println!("{error}"),
         }
     }

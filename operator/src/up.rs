@@ -14,6 +14,7 @@ use crate::{
     credentials::{ARCHITECT_FILE, Credentials},
     manifests::{self, Manifests, Stamp},
     nats::NatsServer,
+    progress::patiently,
     store,
     worker::{Settings, Worker},
 };
@@ -57,7 +58,7 @@ impl Up {
             Some(url) => url.clone(),
             None => store::default_url(&self.data),
         };
-        let store = store::open(&store_url).await?;
+        let store = patiently(&format!("opening {store_url}"), store::open(&store_url)).await?;
         let (mut server, nats, url) = match &self.nats {
             Some(url) => (None, url.clone(), without_login(url)),
             None => {

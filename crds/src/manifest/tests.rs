@@ -26,7 +26,12 @@ fn a_bad_file_is_refused_with_its_line() {
         ("wrong type", prototype("  slots: 7\n"), 13, "invalid type: integer `7`"),
         ("wrong type inside", prototype("  slots:\n  - name: x\n    value: 1\n  - name: [1]\n"), 16, "invalid type"),
         ("neither", prototype("  slots:\n  - name: x\n    value: 1\n  - name: y\n"), 16, "\"y\" has neither"),
-        ("both", prototype("  slots:\n  - name: x\n    value: 1\n    method: x = (1)\n"), 14, "\"x\" has more than one"),
+        (
+            "both",
+            prototype("  slots:\n  - name: x\n    value: 1\n    method: x = (1)\n"),
+            14,
+            "\"x\" has more than one",
+        ),
         (
             "twice",
             prototype("  slots:\n  - {name: x, value: 1}\n  - {name: x, value: 2}\n"),

@@ -1,6 +1,6 @@
 //! Prints the JSON Schema of everything that travels on the bus.
 
-use batos_covenant::{Command, FullState, PostFailedEvent, Reply, UvmStateUpdateEvent};
+use batos_covenant::{Command, FullState, PostFailedEvent, Reply, TranscriptEvent, UvmStateUpdateEvent};
 use schemars::{JsonSchema, schema_for};
 
 /// What travels on the bus, by the place where it travels.
@@ -17,6 +17,8 @@ struct Wire {
     /// Payload on `<root>.v1.<universe>.evt.<object>.state`.
     state_event: UvmStateUpdateEvent,
     failed_event: PostFailedEvent,
+    /// Payload on `<root>.v1.<universe>.evt.<object>.transcript`.
+    transcript_event: TranscriptEvent,
 }
 
 fn main() -> Result<(), serde_json::Error> {

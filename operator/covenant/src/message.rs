@@ -16,8 +16,8 @@ pub const SENDER_HEADER: &str = "Batos-Sender";
 pub enum Command {
     /// Sends the object a message and answers what its method answers.
     Send(SendCommand),
-    /// Answers slots, parents and methods of the object.
-    GetFullState,
+    /// Answers slots, parents, methods and elements of the object; a large one by pages.
+    GetFullState(GetFullStateCommand),
     /// Sets a data slot.
     UpdateProperty { property_name: String, property_value: Wire },
     /// Creates or replaces a method (`adm` only). `method_code` is a slot as in an object literal: `deposit: n = ( … )`.
@@ -43,6 +43,17 @@ pub struct SendCommand {
     pub selector: String,
     #[serde(default)]
     pub arguments: Vec<Wire>,
+}
+
+/// `get_full_state`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GetFullStateCommand {
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Whether to tell when slots changed last, as far as the recent history says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revs: bool,
 }
 
 /// `list`.
@@ -186,6 +197,46 @@ pub struct OkReply {
     /// Present when a method had to be made to answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
+    /// Present when the turn showed something on the Transcript.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<Transcript>,
+}
+
+impl OkReply {
+    /// An answer and nothing beside it.
+    pub fn new(value: Wire, rev: u64) -> Self {
+        Self { value, rev, made: None, transcript: None }
+    }
+}
+
+/// What a turn showed on the Transcript.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Transcript {
+    pub text: String,
+    /// Bytes that did not fit, because a turn shows 16 KiB at most.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Most that a turn can show, in bytes.
+pub const MAX_TRANSCRIPT: usize = 16 << 10;
+
+impl Transcript {
+    /// Adds text. After the first that does not fit nothing more is added: what is there is what was shown first.
+    pub fn show(&mut self, text: &str) {
+        match self.left_out == 0 && self.text.len() + text.len() <= MAX_TRANSCRIPT {
+            true => self.text.push_str(text),
+            false => self.left_out += text.len() as u64,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.left_out == 0
+    }
 }
 
 /// The provenance of a method that was made for this message.
@@ -211,6 +262,9 @@ pub struct ErrorReply {
     /// Activations from the innermost outwards: receiver, selector, line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<String>,
+    /// Present when the turn that failed had shown something on the Transcript.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<Transcript>,
 }
 
 /// What went wrong, for programs. New kinds may be added.
@@ -249,7 +303,7 @@ pub enum ErrorKind {
 
 impl ErrorReply {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), stack: Vec::new() }
+        Self { kind, message: message.into(), stack: Vec::new(), transcript: None }
     }
 }
 
@@ -271,8 +325,14 @@ pub struct UvmStateUpdateEvent {
     pub object: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// All data slots, without private ones (names that begin with `_`).
+    /// All data slots, without private ones (names that begin with `_`); of a large object those that changed and fit.
     pub state: serde_json::Map<String, Wire>,
+    /// Of a collection that is not large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elements: Option<Vec<Wire>>,
+    /// The object is too large to be told whole: `get_full_state` has all of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     pub rev: u64,
     /// 0 when the object is new. A gap between `rev` and the last event seen means one was missed.
     pub prev_rev: u64,
@@ -280,8 +340,18 @@ pub struct UvmStateUpdateEvent {
     pub changed: Vec<String>,
 }
 
-/// Answer to `get_full_state`, as the `value` of an ok reply.
+/// Published on `….evt.<object>.transcript` after the commit of a turn that showed something on the Transcript. The
+/// object is the receiver of the turn's message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TranscriptEvent {
+    pub object: String,
+    #[serde(flatten)]
+    pub transcript: Transcript,
+}
+
+/// Answer to `get_full_state`, as the `value` of an ok reply: all, or a page. Pages of one object are of one revision and
+/// follow each other by `next`; put together they are the whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FullState {
     pub object: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -295,6 +365,33 @@ pub struct FullState {
     /// Intents: selector to text. Those that have been made are among the methods too.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub intents: std::collections::BTreeMap<String, String>,
+    /// Elements of a collection, of a dictionary `[key, value]`; all or the first ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elements: Option<Vec<Wire>>,
+    /// How many elements the collection has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Revisions that slots got their content in, where they were asked for and the recent history has them.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub revs: std::collections::BTreeMap<String, u64>,
+    /// Present when there are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+impl FullState {
+    /// Adds the next page.
+    pub fn append(&mut self, page: Self) {
+        self.state.extend(page.state);
+        self.parents.extend(page.parents);
+        self.methods.extend(page.methods);
+        self.intents.extend(page.intents);
+        self.revs.extend(page.revs);
+        if let Some(elements) = page.elements {
+            self.elements.get_or_insert_default().extend(elements);
+        }
+        self.next = page.next;
+    }
 }
 
 /// Answer to `list`.

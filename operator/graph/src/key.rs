@@ -6,7 +6,7 @@
 //! | 1 object | id(16) 2 rev(8) | history: the record that this revision replaced |
 //! | 1 object | id(16) 3 message(16) | inbox marker with the stored reply |
 //! | 1 object | id(16) 5 | its revision counts the turns in which the object sent messages of their own |
-//! | 2 outbox | id(16) rev(8) | an event to publish |
+//! | 2 outbox | id(16) rev(8) [note] | an event to publish |
 //! | 3 jobs | job id(16) | a becoming's journal |
 //! | 4 names | name | id of the object |
 //! | 5 markers | 16 bytes | markers of batches that are no messages |
@@ -99,6 +99,11 @@ impl KeySpace {
 
     pub fn outbox(&self, id: ObjectId, rev: Rev) -> Key {
         self.key(id.shard(), OUTBOX, &[&id.0, &rev.to_be_bytes()])
+    }
+
+    /// An event beside those of revisions: after the revision's own, in the order of `note`.
+    pub fn outbox_note(&self, id: ObjectId, rev: Rev, note: &[u8]) -> Key {
+        self.key(id.shard(), OUTBOX, &[&id.0, &rev.to_be_bytes(), note])
     }
 
     pub fn job(&self, id: ObjectId) -> Key {
@@ -198,7 +203,7 @@ impl Place {
                 let receiver = ObjectId(*receiver.first_chunk::<16>()?);
                 Some(Self::Timer { receiver, due: u64::from_be_bytes(*due) })
             }
-            (OUTBOX, Some(_)) => Some(Self::Outbox(id()?, rev(tail)?)),
+            (OUTBOX, Some(_)) => Some(Self::Outbox(id()?, rev(tail.get(..8)?)?)),
             (JOBS, None) => Some(Self::Job(id()?)),
             (NAMES, _) => String::from_utf8(rest.to_vec()).ok().map(Self::Name),
             (MARKERS, None) => id().map(|_| Self::Marker),
@@ -219,6 +224,7 @@ mod tests {
             (keys.history(id, 7), Place::History(id, 7)),
             (keys.inbox(id, [9; 16]), Place::Inbox(id)),
             (keys.outbox(id, 7), Place::Outbox(id, 7)),
+            (keys.outbox_note(id, 7, &[1, 2]), Place::Outbox(id, 7)),
             (keys.job(id), Place::Job(id)),
             (keys.name("account"), Place::Name("account".to_owned())),
             (keys.marker([8; 16]), Place::Marker),

@@ -95,6 +95,11 @@ const OBJECTS: &[(&str, ObjectId, &str)] = &[
     ("AssertionFailure", ObjectId::well_known(81), "(| parent* = Error. exceptionName = 'AssertionFailure' |)"),
 ];
 
+/// Whether an object of the image has this name.
+pub fn is_name(name: &str) -> bool {
+    OBJECTS.iter().any(|(other, ..)| *other == name)
+}
+
 /// Records of the image.
 pub fn genesis() -> Result<Vec<(ObjectId, Record)>, VmError> {
     OBJECTS.iter().map(|(name, id, source)| Ok((*id, record(name, source)?))).collect()

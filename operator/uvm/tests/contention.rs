@@ -1,5 +1,7 @@
 //! A message that loses against others again and again is told against whom.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::{

@@ -2,7 +2,7 @@
 
 mod common;
 
-use batos_covenant::{IntentDefinition, IntentExample, SlotDefinition};
+use batos_covenant::{GetFullStateCommand, IntentDefinition, IntentExample, SlotDefinition};
 use batos_graph::ObjectId;
 use batos_uvm::universe::Universe;
 use common::universe::{answer, apply, data, send, store};
@@ -28,14 +28,17 @@ async fn an_intent_is_asked_for_until_it_is_made_and_again_when_it_changes() {
     let missing = answer(&universe, &double).await.unwrap().unwrap_err();
     assert_eq!((missing.receiver, missing.intent), (maker, Some(traits)));
     assert_eq!((missing.selector.as_str(), missing.shapes.as_slice()), ("double:", &["integer".to_owned()][..]));
-    let state = universe.full_state(maker).await.unwrap().value;
+    let state = universe.full_state(maker, &GetFullStateCommand::default()).await.unwrap().value;
     assert_eq!(state["intents"], json!({ "double:": "Answers twice the argument." }));
     assert_eq!(state["methods"], json!({}));
 
     let changes = universe.intent_change(traits, "double:", SOURCE).await.unwrap();
     universe.commit(universe.fresh_marker().unwrap(), Vec::new(), changes).await.unwrap();
     assert_eq!(answer(&universe, &double).await.unwrap().unwrap(), json!(42));
-    assert_eq!(universe.full_state(maker).await.unwrap().value["methods"], json!({ "double:": SOURCE }));
+    assert_eq!(
+        universe.full_state(maker, &GetFullStateCommand::default()).await.unwrap().value["methods"],
+        json!({ "double:": SOURCE })
+    );
 
     // The same manifest again changes nothing, and what was made of an intent is no drift.
     let applied = apply(&universe, "maker", slots("Answers twice the argument.")).await.unwrap();

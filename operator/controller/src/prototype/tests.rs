@@ -69,7 +69,7 @@ fn it_waits_for_its_universe_and_says_so() {
 
 #[test]
 fn each_reply_becomes_a_reason() {
-    let ok = Reply::Ok(OkReply { value: json!({ "object": "o-1", "rev": 4 }), rev: 4, made: None });
+    let ok = Reply::Ok(OkReply::new(json!({ "object": "o-1", "rev": 4 }), 4));
     let report = reported(Some(&universe(1)), Some(&Outcome::Replied(ok)));
     assert_eq!((report.verdict.reason, report.object.as_deref(), report.rev), ("Applied", Some("o-1"), Some(4)));
     assert_eq!(report.universe_uid.as_deref(), Some("u-1"));

@@ -86,7 +86,7 @@ impl Universe {
         changes.reads.objects.sort();
         let rev = changes.rev_after(object);
         let value = json!({ "object": object.to_string(), "rev": rev, "drift": drift });
-        Ok(Attempt::Commit(changes, Reply::Ok(OkReply { value, rev, made: None })))
+        Ok(Attempt::Commit(changes, Reply::Ok(OkReply::new(value, rev))))
     }
 
     pub(super) async fn attempt_create_method(
@@ -98,7 +98,7 @@ impl Universe {
         let (changes, holder) = self.method_change(object, name, source).await?;
         let rev = changes.rev_after(holder);
         let value = json!({ "holder": holder.to_string(), "selector": name });
-        Ok(Attempt::Commit(changes, Reply::Ok(OkReply { value, rev, made: None })))
+        Ok(Attempt::Commit(changes, Reply::Ok(OkReply::new(value, rev))))
     }
 
     /// The change that gives `object` a method, and the object that will hold it.

@@ -41,7 +41,8 @@ impl Changes {
 
     /// Whether a commit would leave no trace.
     pub(super) fn is_only_reading(&self) -> bool {
-        self.writes.is_empty() && self.posts.is_empty() && self.cancelled.is_empty() && self.delivered.is_none()
+        let written = self.writes.is_empty() && self.events.is_empty();
+        written && self.posts.is_empty() && self.cancelled.is_empty() && self.delivered.is_none()
     }
 
     pub(super) fn is_absent(&self, id: ObjectId) -> bool {

@@ -18,6 +18,8 @@ pub enum UniverseError {
     BadSlot { slot: String, reason: String },
     #[error("slot {slot:?}: {error}")]
     Syntax { slot: String, error: VmError },
+    #[error("{0:?} is no mark of a page")]
+    BadMark(String),
     #[error("{0}")]
     Forbidden(String),
     #[error("{0}")]
@@ -38,7 +40,7 @@ impl UniverseError {
             Self::Contended { .. } => ErrorKind::Conflict,
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Forbidden(_) => ErrorKind::Forbidden,
-            Self::BadSlot { .. } => ErrorKind::BadRequest,
+            Self::BadSlot { .. } | Self::BadMark(_) => ErrorKind::BadRequest,
             Self::Syntax { .. } => ErrorKind::SyntaxError,
             Self::Turn(error) => error.kind,
             Self::Store(StoreError::TooLarge(_)) | Self::Record { source: RecordError::TooLarge(_), .. } => {
@@ -54,6 +56,6 @@ impl UniverseError {
             Self::Turn(error) => error.stack.clone(),
             _ => Vec::new(),
         };
-        ErrorReply { kind: self.kind(), message: self.to_string(), stack }
+        ErrorReply { stack, ..ErrorReply::new(self.kind(), self.to_string()) }
     }
 }

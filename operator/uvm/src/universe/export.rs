@@ -110,14 +110,15 @@ pub struct Checked {
 }
 
 /// Checks a universe that no worker runs: every row can be read, names and objects agree, what is referred to exists,
-/// methods compile, and histories have no gaps.
-pub async fn check(store: &dyn Store, universe: &str) -> Result<Checked, UniverseError> {
+/// methods compile, and histories have no gaps. `progress` hears how many rows it has looked at.
+pub async fn check(store: &dyn Store, universe: &str, mut progress: impl FnMut(u64)) -> Result<Checked, UniverseError> {
     let mut survey = Survey::default();
     let at = store.snapshot().await.map_err(UniverseError::Store)?;
     let (mut start, end) = KeySpace::new(universe).range();
     loop {
         let rows = store.scan(&start, &end, Some(at), PAGE).await.map_err(UniverseError::Store)?;
         rows.iter().for_each(|(key, row)| survey.row(key, row));
+        progress(survey.checked.rows as u64);
         match rows.last() {
             Some((last, _)) if rows.len() == PAGE => start = Key([last.0.as_slice(), &[0]].concat()),
             _ => return Ok(survey.conclude()),

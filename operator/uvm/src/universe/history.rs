@@ -8,7 +8,7 @@ use super::{Universe, UniverseError, View, apply::put_slot, commit::Changes, ren
 use crate::vm::{Reads, Write};
 
 /// Revisions that one page looks at.
-const PAGE: usize = 64;
+pub(super) const PAGE: usize = 64;
 
 impl Universe {
     /// Changes of an object, the latest first: of one slot, or of all.
@@ -103,7 +103,7 @@ impl Universe {
         let write = Write { id: holder, prev_rev: Some(rev), record, changed: vec![name.to_owned()] };
         let changes = Changes { writes: vec![write], ..Changes::reading(reads) };
         let value = json!({ "object": holder.to_string(), "slot": name, "became": before.as_ref().map(content) });
-        let reply = Reply::Ok(OkReply { value, rev: rev + 1, made: None });
+        let reply = Reply::Ok(OkReply::new(value, rev + 1));
         Ok(Attempt::Commit(changes, reply))
     }
 }

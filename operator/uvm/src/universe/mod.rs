@@ -10,6 +10,7 @@ mod outbox;
 mod posts;
 mod render;
 mod shards;
+mod state;
 mod turns;
 mod view;
 

@@ -2,15 +2,15 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use batos_covenant::{Encoding, encode};
+use batos_covenant::{Encoding, Transcript, TranscriptEvent, encode};
 use batos_graph::{Batch, Key, ObjectId, Put, Rev, Versioned};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::{Universe, UniverseError};
+use super::{Universe, UniverseError, View, render};
 
 /// An event as it lies in the outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,12 +54,41 @@ impl Universe {
         kind: &str,
         event: &impl Serialize,
     ) -> Result<Put, UniverseError> {
+        let id = format!("{}/{subject}/{rev}", self.inner.name);
+        self.row(self.inner.keys.outbox(subject, rev), object, kind, id, event)
+    }
+
+    fn row(
+        &self,
+        key: Key,
+        object: String,
+        kind: &str,
+        id: String,
+        event: &impl Serialize,
+    ) -> Result<Put, UniverseError> {
         let internal = |e: String| UniverseError::Internal(format!("event: {e}"));
         let payload = encode(event, Encoding::MessagePack).map_err(|e| internal(e.to_string()))?;
-        let id = format!("{}/{subject}/{rev}", self.inner.name);
         let row = OutboxEvent { object, kind: kind.to_owned(), id, payload };
         let bytes = encode(&row, Encoding::MessagePack).map_err(|e| internal(e.to_string()))?;
-        Ok(Put { key: self.inner.keys.outbox(subject, rev), bytes })
+        Ok(Put { key, bytes })
+    }
+
+    /// The outbox row of what a turn on `object` has shown. Turns that change nothing leave `rev` as it is, so the time
+    /// orders them, and chance keeps them apart.
+    pub(super) async fn transcript_row(
+        &self,
+        object: ObjectId,
+        rev: Rev,
+        shown: &Transcript,
+    ) -> Result<Put, UniverseError> {
+        let record = View::new(self).object(object).await?;
+        let token = record.map_or_else(|| object.to_string(), |(_, record)| render::subject_token(object, &record));
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64);
+        let random = self.random()?;
+        let note = [time.to_be_bytes(), *random.first_chunk::<8>().unwrap_or(&[0; 8])].concat();
+        let id = format!("{}/{object}/{rev}/{:032x}", self.inner.name, u128::from_be_bytes(random));
+        let event = TranscriptEvent { object: object.to_string(), transcript: shown.clone() };
+        self.row(self.inner.keys.outbox_note(object, rev, &note), token, "transcript", id, &event)
     }
 
     /// What commits of this worker left since the last call, in their order; waits for something, but not longer than

@@ -1,10 +1,8 @@
 //! Records as people and programs see them on the wire.
 
-use std::collections::BTreeMap;
-
-use batos_covenant::{FullState, UvmStateUpdateEvent, Wire};
+use batos_covenant::{UvmStateUpdateEvent, Wire};
 use batos_graph::{ObjectId, Payload, Record, Rev, SlotKind, Value};
-use serde_json::{Map, json};
+use serde_json::json;
 
 /// A stored value on the wire.
 pub(super) fn wire(value: &Value) -> Wire {
@@ -41,22 +39,36 @@ pub(super) fn stored(wire: &Wire) -> Result<Value, String> {
     })
 }
 
+/// About how many bytes a value takes on the wire.
+pub(super) fn weight(value: &Value) -> usize {
+    match value {
+        Value::Nil | Value::Bool(_) => 5,
+        Value::Int(_) | Value::Float(_) | Value::Char(_) => 9,
+        Value::BigInt(text) | Value::Str(text) | Value::Symbol(text) => text.len() + 10,
+        Value::Fraction(n, d) => n.len() + d.len() + 10,
+        Value::Ref(_) => 42,
+    }
+}
+
+/// Events of what is larger, in bytes, tell what changed alone: every commit would write all of it twice.
+const WHOLE: usize = 64 << 10;
+
 /// Data slots that events may show: names that begin with `_` are private.
-fn public_state(record: &Record) -> Map<String, Wire> {
-    let slots = record.slots.iter().filter(|slot| !slot.name.starts_with('_'));
-    let mut state: Map<String, Wire> = slots
-        .filter_map(|slot| match &slot.kind {
-            SlotKind::Constant(value) | SlotKind::Assignable(value) => Some((slot.name.clone(), wire(value))),
-            SlotKind::Parent(_) | SlotKind::Method(_) | SlotKind::Intent(_) => None,
-        })
-        .collect();
-    let elements = match &record.payload {
-        Payload::None | Payload::Block(_) | Payload::Context { .. } => return state,
-        Payload::Array(elements) => elements.iter().map(wire).collect(),
-        Payload::Table(entries) => entries.iter().map(|(_, key, value)| json!([wire(key), wire(value)])).collect(),
-    };
-    state.insert("elements".to_owned(), Wire::Array(elements));
-    state
+fn public_slots(record: &Record) -> impl Iterator<Item = (&String, &Value)> {
+    record.slots.iter().filter(|slot| !slot.name.starts_with('_')).filter_map(|slot| match &slot.kind {
+        SlotKind::Constant(value) | SlotKind::Assignable(value) => Some((&slot.name, value)),
+        SlotKind::Parent(_) | SlotKind::Method(_) | SlotKind::Intent(_) => None,
+    })
+}
+
+fn elements(record: &Record) -> Option<Vec<Wire>> {
+    match &record.payload {
+        Payload::None | Payload::Block(_) | Payload::Context { .. } => None,
+        Payload::Array(elements) => Some(elements.iter().map(wire).collect()),
+        Payload::Table(entries) => {
+            Some(entries.iter().map(|(_, key, value)| json!([wire(key), wire(value)])).collect())
+        }
+    }
 }
 
 /// How an object is called in subjects: by name, else by id.
@@ -66,39 +78,24 @@ pub(super) fn subject_token(id: ObjectId, record: &Record) -> String {
 }
 
 pub(super) fn event(id: ObjectId, rev: Rev, prev: Rev, record: &Record, changed: &[String]) -> UvmStateUpdateEvent {
+    let changed: Vec<String> = changed.iter().filter(|name| !name.starts_with('_')).cloned().collect();
+    let partial = record.values().map(|(_, value)| weight(value)).sum::<usize>() > WHOLE;
+    let mut room = WHOLE;
+    let mut fits = |name: &String, value: &Value| {
+        let bytes = name.len() + weight(value);
+        let fits = changed.contains(name) && bytes <= room;
+        room -= if fits { bytes } else { 0 };
+        fits
+    };
+    let slots = public_slots(record).filter(|(name, value)| !partial || fits(name, value));
     UvmStateUpdateEvent {
         object: id.to_string(),
         name: record.name.clone(),
-        state: public_state(record),
+        state: slots.map(|(name, value)| (name.clone(), wire(value))).collect(),
+        elements: if partial { None } else { elements(record) },
+        partial,
         rev,
         prev_rev: prev,
-        changed: changed.iter().filter(|name| !name.starts_with('_')).cloned().collect(),
-    }
-}
-
-pub(super) fn full_state(id: ObjectId, rev: Rev, record: &Record, traits: Option<&Record>) -> FullState {
-    let mut parents = BTreeMap::new();
-    for slot in &record.slots {
-        if let SlotKind::Parent(Value::Ref(parent)) = &slot.kind {
-            parents.insert(slot.name.clone(), parent.to_string());
-        }
-    }
-    let (mut methods, mut intents) = (BTreeMap::new(), BTreeMap::new());
-    for slot in traits.into_iter().chain([record]).flat_map(|record| &record.slots) {
-        if let Some(source) = slot.kind.method() {
-            methods.insert(slot.name.clone(), source.to_owned());
-        }
-        if let SlotKind::Intent(intent) = &slot.kind {
-            intents.insert(slot.name.clone(), intent.text.clone());
-        }
-    }
-    FullState {
-        object: id.to_string(),
-        name: record.name.clone(),
-        rev,
-        state: public_state(record),
-        parents,
-        methods,
-        intents,
+        changed,
     }
 }

@@ -8,7 +8,7 @@ use batos_covenant::{
 use batos_graph::{Key, ObjectId, Place, Record, Rev, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Universe, UniverseError, View, Waiting, commit::Changes, history::differences, posts, render};
+use super::{Authority, Universe, UniverseError, View, Waiting, commit::Changes, history::differences, posts};
 use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
 
 /// How often a turn runs again on fresh objects before its sender hears of the conflict.
@@ -259,6 +259,7 @@ impl Universe {
         turn = turn.starting_at(now);
         let exit = View::new(self).run(&mut turn).await?;
         let mut changes = Changes::reading(turn.reads());
+        let transcript = turn.transcript();
         let outcome = match exit {
             Exit::Done => turn.effects(),
             Exit::Failed(error) => Err(error),
@@ -284,35 +285,19 @@ impl Universe {
                 changes.cancelled = effects.cancelled;
                 changes.writes = effects.writes;
                 let rev = changes.rev_after(message.object);
-                Reply::Ok(OkReply { value: effects.answer, rev, made })
+                if let Some(shown) = &transcript {
+                    changes.events.push(self.transcript_row(message.object, rev, shown).await?);
+                }
+                Reply::Ok(OkReply { value: effects.answer, rev, made, transcript })
             }
             Err(VmError { kind: ErrorKind::NoSuchObject, .. }) if changes.is_absent(message.object) => {
                 return Err(UniverseError::NoSuchObject(message.object.to_string()));
             }
-            Err(VmError { kind, message, stack }) => Reply::Error { error: ErrorReply { kind, message, stack } },
+            Err(VmError { kind, message, stack }) => {
+                Reply::Error { error: ErrorReply { kind, message, stack, transcript } }
+            }
         };
         Ok(Attempt::Commit(changes, reply))
-    }
-
-    /// Slots, parents and methods of an object as they are stored now.
-    pub async fn full_state(&self, object: ObjectId) -> Result<OkReply, UniverseError> {
-        self.inner.cache.forget([object]);
-        let view = View::new(self);
-        let Some((rev, record)) = view.object(object).await? else {
-            return Err(UniverseError::NoSuchObject(object.to_string()));
-        };
-        let traits = match super::apply::traits_of(&record) {
-            Some(id) => {
-                self.inner.cache.forget([id]);
-                view.object(id).await?
-            }
-            None => None,
-        };
-        // What was found may not be durable yet; a read comes back when it is.
-        self.inner.store.read(&[self.inner.keys.head(object)]).await.map_err(UniverseError::Store)?;
-        let state = render::full_state(object, rev, &record, traits.as_ref().map(|(_, record)| record.as_ref()));
-        let value = serde_json::to_value(state).map_err(|e| UniverseError::Internal(e.to_string()))?;
-        Ok(OkReply { value, rev, made: None })
     }
 }
 

@@ -316,6 +316,11 @@ impl Heap {
         refer(&mut self.cells, &mut self.by_id, id)
     }
 
+    /// Whether the last collection has left it.
+    pub fn is_live(&self, handle: Handle) -> bool {
+        !matches!(self.cells.get(handle.0 as usize), None | Some(Cell::Free))
+    }
+
     /// The object, if it is loaded; else what the turn has to ask for.
     #[inline]
     pub fn get(&self, handle: Handle) -> Result<&Object, Stop> {

@@ -670,6 +670,10 @@ impl Machine {
         let posted = self.posts.iter().flat_map(|post| std::iter::once(post.receiver).chain(post.arguments.clone()));
         let values = windows.flatten().copied().chain(holders).chain(self.unwinding_values()).chain(posted);
         let values: Vec<Value> = values.collect();
-        self.heap.collect(values.into_iter())
+        self.heap.collect(values.into_iter())?;
+        // Handles are used again.
+        let heap = &self.heap;
+        self.misses.retain(|(receiver, _), _| receiver.as_object().is_none_or(|handle| heap.is_live(handle)));
+        Ok(())
     }
 }

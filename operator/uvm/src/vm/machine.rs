@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use batos_covenant::ErrorKind;
+use batos_covenant::{ErrorKind, Transcript};
 use batos_graph::{ObjectId, Payload, Record, Rev};
 
 use super::{
@@ -125,7 +125,6 @@ pub(super) struct Machine {
     pub seed: [u8; 32],
     /// Random numbers drawn so far.
     pub draws: u64,
-    pub transcript: String,
     /// Messages that leave the turn when it is committed.
     pub posts: Vec<Posted>,
     pub cancelled: Vec<(ObjectId, TimerId)>,
@@ -133,6 +132,9 @@ pub(super) struct Machine {
     pub timers: u64,
     /// When the turn began, in milliseconds since 1970.
     pub now: u64,
+    pub transcript: Transcript,
+    /// How often whom nobody understood what was sent.
+    pub misses: HashMap<(Value, Symbol), usize>,
     pub stack: Vec<Value>,
     pub frames: Vec<Frame>,
     pub unwindings: Vec<Unwinding>,
@@ -157,11 +159,12 @@ impl Machine {
             answer: Value::NIL,
             seed: [0; 32],
             draws: 0,
-            transcript: String::new(),
             posts: Vec::new(),
             cancelled: Vec::new(),
             timers: 0,
             now: 0,
+            transcript: Transcript::default(),
+            misses: HashMap::new(),
             stack: vec![Value::NIL; 256],
             frames: Vec::with_capacity(32),
             unwindings: Vec::new(),

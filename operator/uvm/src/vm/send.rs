@@ -106,7 +106,14 @@ impl Machine {
                 None => None,
             }
         };
-        let Some(target) = target else { return self.not_found(at, selector, count, to) };
+        let Some(target) = target else {
+            // A resend begins in the parents of the method's holder.
+            let start = match route {
+                Route::Normal | Route::Implicit => self.stack[at],
+                _ => self.resend_from(route)?.first().map_or(Value::NIL, |parent| Value::object(*parent)),
+            };
+            return self.not_found(at, selector, count, to, start);
+        };
         // A resend's method depends on where it is sent from; its receiver's map says nothing about that.
         let same_holder = is_plain || self.frames.last().is_some_and(|frame| frame.holder.is_some());
         if let Some(cache) = cache.filter(|_| same_holder && self.heap.epoch == self.epoch) {
@@ -269,8 +276,8 @@ impl Machine {
         Ok(number)
     }
 
-    /// `doesNotUnderstand:`, else a handler for `MessageNotUnderstood`, else the turn stops here.
-    pub(super) fn not_found(&mut self, at: usize, selector: Symbol, count: usize, to: usize) -> Result<(), Stop> {
+    /// `doesNotUnderstand:`, else a handler for `MessageNotUnderstood`, else the turn stops here. Lookup began in `start`.
+    fn not_found(&mut self, at: usize, selector: Symbol, count: usize, to: usize, start: Value) -> Result<(), Stop> {
         let receiver = self.stack[at];
         let trying =
             |frame: &Frame| frame.mark == Mark::Missing(selector) && self.stack[frame.base as usize] == receiver;
@@ -281,13 +288,14 @@ impl Machine {
             && let Some(found) = lookup(&mut self.heap, map, known::DOES_NOT_UNDERSTAND)?
         {
             let target = self.target(found, known::DOES_NOT_UNDERSTAND, 1)?;
-            let message = self.message(at, selector, count)?;
+            let message = self.message(at, selector, count, start)?;
             let window = self.place_above(receiver, &[message]);
             let below = self.frames.len();
             self.perform(target, window, 1, to)?;
             if let Some(frame) = self.frames.get_mut(below) {
                 frame.mark = Mark::Missing(selector);
             }
+            self.asked(receiver, selector);
             return Ok(());
         }
         if !self.has_handler() {
@@ -297,26 +305,34 @@ impl Machine {
         }
         // An enclosing handler wins over making.
         let prototype = self.touch_exception(image::MESSAGE_NOT_UNDERSTOOD)?;
-        let message = self.message(at, selector, count)?;
+        let message = self.message(at, selector, count, start)?;
         let exception = self.child(Value::object(prototype), &[("message", message)])?;
         let window = self.place_above(exception, &[]);
-        self.send(window, 0, known::SIGNAL, Route::Normal, to, None)
+        self.send(window, 0, known::SIGNAL, Route::Normal, to, None)?;
+        self.asked(receiver, selector);
+        Ok(())
+    }
+
+    /// Counts what nobody understood. Called last, for an op that lacks an object starts again.
+    fn asked(&mut self, receiver: Value, selector: Symbol) {
+        *self.misses.entry((receiver, selector)).or_insert(0) += 1;
     }
 
     /// The message that was not understood, as an object.
-    pub(super) fn message(&mut self, at: usize, selector: Symbol, count: usize) -> Result<Value, Stop> {
+    fn message(&mut self, at: usize, selector: Symbol, count: usize, start: Value) -> Result<Value, Stop> {
         let arguments = self.heap.array(self.stack[at + 1..at + 1 + count].to_vec())?;
         let receiver = self.stack[at];
         let parent = Value::object(self.heap.refer(image::MESSAGE_TRAITS));
         let sender = self.frames.last().map_or(Value::NIL, |frame| self.me(frame));
+        let attempt = self.misses.get(&(receiver, selector)).map_or(1, |times| times + 1);
         let slots = [
             ("parent", SlotType::Parent, parent),
             ("selector", SlotType::Constant, Value::symbol(selector)),
             ("arguments", SlotType::Constant, arguments),
             ("receiver", SlotType::Constant, receiver),
             ("sender", SlotType::Constant, sender),
-            ("lookupStart", SlotType::Constant, receiver),
-            ("attempt", SlotType::Constant, Value::small(1)),
+            ("lookupStart", SlotType::Constant, start),
+            ("attempt", SlotType::Constant, Value::small(attempt)),
         ];
         let slots = slots.map(|(name, kind, value)| Slot { name: self.heap.symbols.intern(name), kind, value });
         self.heap.create(slots.to_vec(), Body::Plain).map(Value::object)

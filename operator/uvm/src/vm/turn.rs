@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use batos_covenant::{ErrorKind, Wire};
+use batos_covenant::{ErrorKind, Transcript, Wire};
 use batos_graph::{self as graph, ObjectId, Payload, Record, Rev, SlotKind};
 use num_bigint::BigInt;
 use serde_json::json;
@@ -179,9 +179,9 @@ impl Turn {
         Reads { objects: self.machine.heap.reads(), names: names.into_iter().collect() }
     }
 
-    /// What the turn showed on the Transcript. It is for people and takes no part in the commit.
-    pub fn transcript(&self) -> &str {
-        &self.machine.transcript
+    /// What the turn showed on the Transcript, if anything.
+    pub fn transcript(&self) -> Option<Transcript> {
+        Some(self.machine.transcript.clone()).filter(|transcript| !transcript.is_empty())
     }
 
     /// Fuel used so far.

@@ -43,12 +43,12 @@ enum What {
 
 /// Name, clients, what they do, most time a send may take at the median: times a bare request and a bare sync.
 const LOADS: &[(&str, usize, What, f64)] = &[
-    ("1 client", 1, What::Own, 2.5),
-    ("16 clients", 16, What::Own, 6.0),
-    ("128 clients", 128, What::Own, 8.0),
-    ("one counter, 16 clients", 16, What::Shared, 6.0),
+    ("1 client", 1, What::Own, 4.0),
+    ("16 clients", 16, What::Own, 8.0),
+    ("128 clients", 128, What::Own, 12.0),
+    ("one counter, 16 clients", 16, What::Shared, 20.0),
     ("reads, 1 client", 1, What::Read, 2.5),
-    ("reads, 128 clients", 128, What::Read, 4.0),
+    ("reads, 128 clients", 128, What::Read, 8.0),
 ];
 
 #[tokio::main]

@@ -143,12 +143,9 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_AsString", |m, me, _| text(m, me).map(str::to_owned).and_then(|t| made(m, &t))),
     ("_Log", |m, me, _| {
-        const SHOWN: usize = 16 * 1024;
         let text = text(m, me)?.to_owned();
-        // For people: what does not fit is left out.
-        if m.transcript.len() + text.len() <= SHOWN {
-            m.transcript.push_str(&text);
-        }
+        work(m, text.len())?;
+        m.transcript.show(&text);
         answer(me)
     }),
 ];

@@ -14,7 +14,7 @@ use std::{
 };
 
 use batos_bench_store::{Failure, bare_syncs, median, resident, written};
-use batos_covenant::{ApplyCommand, Encoding, PrototypeDefinition, SendCommand, SlotDefinition};
+use batos_covenant::{ApplyCommand, Encoding, GetFullStateCommand, PrototypeDefinition, SendCommand, SlotDefinition};
 use batos_graph::{Key, ObjectId, Record, RedbStore, Slot, SlotKind, Store, Value, Versioned};
 use batos_uvm::universe::{Authority, Delivery, Message, Universe, Work};
 
@@ -164,7 +164,7 @@ async fn fill(path: &str) -> Result<(), Failure> {
 async fn opening(path: &str) -> Result<(), Failure> {
     let begun = Instant::now();
     let (store, universe) = universe(path).await?;
-    universe.full_state(id(7)).await?;
+    universe.full_state(id(7), &GetFullStateCommand::default()).await?;
     let took = begun.elapsed().as_secs_f64();
     store.close().await?;
     println!(r#"{{"seconds": {took}, "resident": {}}}"#, resident()?);
