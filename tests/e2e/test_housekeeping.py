@@ -23,7 +23,7 @@ def command(universe):
 
 
 def test_list_names_every_object(command, bus):
-    names = {object["name"]: object["object"] for object in command("list", output="json")}
+    names = {object["name"]: object["object"] for object in command("list", "--all", output="json")}
     assert {"account", "traits account", "genesis", "Object"} <= names.keys()
     assert names["account"] == bus.state("account")["object"]
     assert f"{names['account']}  account\n" in command("list")
@@ -34,9 +34,10 @@ def test_history_tells_what_changed_and_when_over_many_pages(command, bus):
         bus.send("account", "deposit:", amount)
     changes = command("history", "account", "balance", "--limit", "1000", output="json")
     assert [change["rev"] for change in changes] == list(range(151, 0, -1))
-    assert changes[0] == {"rev": 151, "slot": "balance", "was": 149 * 150 // 2, "became": 150 * 151 // 2}
+    last = {"rev": 151, "by": "send deposit:", "slot": "balance", "was": 149 * 150 // 2, "became": 150 * 151 // 2}
+    assert changes[0] == last
     assert "was" not in changes[-1] and changes[-1]["became"] == 0
-    assert command("history", "account", "balance", "--limit", "1").strip() == "rev 151    balance: 11175 -> 11325"
+    assert command("history", "account", "balance", "--limit", "1").strip() == "rev 151    balance: 11175 -> 11325  (send deposit:)"
 
 
 def test_undo_takes_the_last_change_of_a_slot_back(command, bus):
