@@ -13,6 +13,8 @@ use tokio::{
 struct Fake(String);
 
 async fn fake() -> Fake {
+    // A client installs what TLS needs, for the tests' own requests as well.
+    Client::new(Endpoint::new("http://localhost/v1", "m")).unwrap();
     Fake(format!("http://{}", fake_vllm::start("base").await.unwrap()))
 }
 
