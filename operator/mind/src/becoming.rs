@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use crate::{
     ClientError, Drafter, Forge, Job, MindError, Prompt, Step, Verdict, crucible,
     journal::{load, open_jobs, record},
-    prompt::{Failure, Material, header},
+    prompt::{Failure, Material, is_selector},
 };
 
 /// Environment variable that names a step after whose commit the process aborts: how tests show that each step is
@@ -72,11 +72,14 @@ impl Mind {
 
     /// Makes the missing method, or joins the becoming that already does.
     pub async fn make(&self, missing: &Unanswered) -> Result<Outcome, BecomingError> {
-        if header(&missing.selector).is_none() {
+        if !is_selector(&missing.selector) {
             let shown: String = missing.selector.chars().take(80).collect();
             return Ok(Outcome::Refused(format!("no method can be called {shown:?}")));
         }
-        let (holder, _, _) = self.universe.holder(missing.receiver).await?;
+        let holder = match missing.intent {
+            Some(holder) => holder,
+            None => self.universe.holder(missing.receiver).await?.0,
+        };
         let id = Job::id_of(holder, &missing.selector);
         let known = load(&self.universe, id).await?;
         let job = Job::asked(holder, missing);
@@ -90,7 +93,7 @@ impl Mind {
             }
             // Another sender's becoming may have ended meanwhile; a method that is gone again is made anew.
             Some((_, known)) if known.step == Step::Swapped => {
-                self.context(&job).await?.holder.slot(&known.selector).is_none()
+                self.context(&job).await?.holder.slot(&known.selector).and_then(|slot| slot.kind.method()).is_none()
             }
             Some(_) => false,
         };
@@ -205,29 +208,45 @@ impl Mind {
     /// The method and the journal's last step are one commit.
     async fn swap(&self, mut job: Job) -> Result<(Job, Changes), UniverseError> {
         let source = job.draft.clone().unwrap_or_default();
-        let (changes, holder) = self.universe.method_change(job.receiver, &job.selector, &source).await?;
+        let (changes, holder) = match job.intent {
+            Some(holder) => (self.universe.intent_change(holder, &job.selector, &source).await?, holder),
+            None => self.universe.method_change(job.receiver, &job.selector, &source).await?,
+        };
         job.holder = Some(holder);
         job.step = Step::Swapped;
         Ok((job, changes))
     }
 
     async fn context(&self, job: &Job) -> Result<Context, UniverseError> {
-        let (holder_id, _, holder) = self.universe.holder(job.receiver).await?;
         let view = View::new(&self.universe);
+        let gone = |id: ObjectId| UniverseError::NoSuchObject(id.to_string());
+        let (holder_id, holder) = match job.intent {
+            Some(id) => (id, view.object(id).await?.ok_or_else(|| gone(id))?.1),
+            None => {
+                let (id, _, holder) = self.universe.holder(job.receiver).await?;
+                (id, holder)
+            }
+        };
         let receiver = view.object(job.receiver).await?;
-        let (_, receiver) = receiver.ok_or_else(|| UniverseError::NoSuchObject(job.receiver.to_string()))?;
+        let (_, receiver) = receiver.ok_or_else(|| gone(job.receiver))?;
         let definition: PrototypeDefinition = match &holder.manifest {
             Some(manifest) => serde_json::from_str(&manifest.definition)
                 .map_err(|e| UniverseError::Internal(format!("manifest of {holder_id}: {e}")))?,
             None => PrototypeDefinition::default(),
         };
         let examples = definition.examples.into_iter().filter(|example| example.send.selector == job.selector);
+        let mut examples: Vec<Example> = examples.collect();
+        if let Some(SlotKind::Intent(intent)) = holder.slot(&job.selector).map(|slot| &slot.kind) {
+            let told: Vec<Example> = serde_json::from_str(&intent.examples)
+                .map_err(|e| UniverseError::Internal(format!("intent {:?} of {holder_id}: {e}", job.selector)))?;
+            examples.extend(told);
+        }
         let mut inherited = BTreeSet::new();
         let (mut seen, mut next) = (vec![job.receiver], vec![receiver.clone()]);
         while let Some(record) = next.pop() {
             for slot in &record.slots {
                 match slot.kind {
-                    SlotKind::Method(_) if holder.slot(&slot.name).is_none() => {
+                    SlotKind::Method(_) | SlotKind::Intent(_) if holder.slot(&slot.name).is_none() => {
                         inherited.insert(slot.name.clone());
                     }
                     SlotKind::Parent(Value::Ref(id)) if !seen.contains(&id) && seen.len() < MAX_CHAIN => {
@@ -241,8 +260,7 @@ impl Mind {
                 }
             }
         }
-        let (examples, inherited) = (examples.collect(), inherited.into_iter().collect());
-        Ok(Context { holder_id, holder, receiver, examples, inherited })
+        Ok(Context { holder_id, holder, receiver, examples, inherited: inherited.into_iter().collect() })
     }
 
     async fn step(&self, job: &Job, rev: Option<u64>, changes: Changes) -> Result<u64, UniverseError> {

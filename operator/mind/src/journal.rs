@@ -32,6 +32,9 @@ pub struct Job {
     pub selector: String,
     /// Types of the arguments.
     pub shapes: Vec<String>,
+    /// The object whose intent is made.
+    #[serde(default)]
+    pub intent: Option<ObjectId>,
     /// Digest of the first request to the mind.
     pub request: String,
     /// What the mind answered last, to be judged.
@@ -84,6 +87,7 @@ impl Job {
             receiver: missing.receiver,
             selector: missing.selector.clone(),
             shapes: missing.shapes.clone(),
+            intent: missing.intent,
             request: String::new(),
             answers: Vec::new(),
             failures: Vec::new(),

@@ -99,38 +99,52 @@ impl Prompt {
     }
 }
 
-/// The header that a method of this selector has, if it can have one: `at: a1 put: a2`.
-pub(crate) fn header(selector: &str) -> Option<String> {
+/// The header that a method of this selector has, if it can have one: `at: a1 put: a2`. `names` gives the arguments'.
+pub(crate) fn header(selector: &str, names: impl Fn(usize) -> String) -> Option<String> {
     let header = match (selector.split_inclusive(':'), selector.ends_with(':')) {
-        (parts, true) => parts.enumerate().map(|(n, part)| format!("{part} a{}", n + 1)).collect::<Vec<_>>().join(" "),
+        (parts, true) => {
+            parts.enumerate().map(|(n, part)| format!("{part} {}", names(n))).collect::<Vec<_>>().join(" ")
+        }
         _ if selector.starts_with(char::is_alphabetic) => selector.to_owned(),
-        _ => format!("{selector} a1"),
+        _ => format!("{selector} {}", names(0)),
     };
     let sound = selector.len() <= MAX_SELECTOR
         && check_method(&format!("{header} = ( nil )")).is_ok_and(|method| method.selector == selector);
     sound.then_some(header)
 }
 
+/// Whether a method can have this name.
+pub(crate) fn is_selector(selector: &str) -> bool {
+    header(selector, |n| format!("a{}", n + 1)).is_some()
+}
+
 fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
     let Material { selector, shapes, receiver, holder, inherited, examples, failures } = material;
-    let header = header(selector).unwrap_or_default();
-    let types = shapes.iter().enumerate().map(|(n, shape)| format!("\na{}: {shape}", n + 1));
+    let intent = holder.slot(selector).and_then(|slot| match &slot.kind {
+        SlotKind::Intent(intent) => Some(intent),
+        _ => None,
+    });
+    let names = |n: usize| match intent.and_then(|intent| intent.arguments.get(n)) {
+        Some(name) => name.clone(),
+        None => format!("a{}", n + 1),
+    };
+    let header = header(selector, names).unwrap_or_default();
+    let types = shapes.iter().enumerate().map(|(n, shape)| format!("\n{}: {shape}", names(n)));
     let slots = receiver.slots.iter().filter_map(|slot| match &slot.kind {
         SlotKind::Constant(value) => Some(format!("{}: {}, constant", slot.name, shape(value))),
         SlotKind::Assignable(value) => Some(format!("{}: {}", slot.name, shape(value))),
         SlotKind::Parent(_) | SlotKind::Method(_) | SlotKind::Intent(_) => None,
     });
-    let siblings = holder.slots.iter().filter_map(|slot| match &slot.kind {
-        SlotKind::Method(source) if source.len() <= MAX_SOURCE => Some(source.clone()),
-        _ => None,
-    });
+    let siblings = holder.slots.iter().filter(|slot| slot.name != *selector).filter_map(|slot| slot.kind.method());
+    let siblings = siblings.filter(|source| source.len() <= MAX_SOURCE).map(str::to_owned);
     let examples = examples.iter().map(|example| serde_json::to_string(example).unwrap_or_default());
     let recent = failures.len().saturating_sub(MAX_REFUSED);
     let failures = failures.iter().skip(recent).map(|failure| {
         format!("{}\nrefused: {}", capped(&failure.draft, MAX_SOURCE), capped(&failure.reason, MAX_SOURCE))
     });
     vec![
-        ("message", data([header].into_iter(), "") + &types.collect::<String>()),
+        ("message", data([header + &types.collect::<String>()].into_iter(), "")),
+        ("what it shall do", data(intent.map(|intent| intent.text.clone()).into_iter(), "")),
         ("slots of the receiver", data(slots, "\n")),
         ("inherited selectors", data(inherited.iter().take(MAX_SELECTORS).cloned(), " ")),
         ("methods beside it", data(siblings.take(MAX_SIBLINGS), "\n")),
@@ -198,7 +212,7 @@ fn shape(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use batos_graph::{Payload, Slot};
+    use batos_graph::Slot;
 
     use super::*;
 
@@ -217,7 +231,7 @@ mod tests {
     }
 
     fn record(slots: Vec<Slot>) -> Record {
-        Record { name: None, is_trait: false, is_kernel: false, slots, payload: Payload::None, manifest: None }
+        Record { slots, ..Record::default() }
     }
 
     fn prompt(receiver: Vec<Slot>, holder: Vec<Slot>, failures: &[Failure]) -> Prompt {
@@ -274,12 +288,12 @@ mod tests {
     #[test]
     fn only_selectors_of_methods_have_headers() {
         for (selector, wanted) in [("size", "size"), ("+", "+ a1"), ("at:put:", "at: a1 put: a2"), ("->", "-> a1")] {
-            assert_eq!(header(selector).as_deref(), Some(wanted));
+            assert_eq!(header(selector, |n| format!("a{}", n + 1)).as_deref(), Some(wanted));
         }
         let long = format!("{}:", "a".repeat(300));
         for selector in ["", ":", "a b", "foo:bar", "x = ( 1 ). y", "ignore this\nand:", "_Clone", "1x", "é\"", &long]
         {
-            assert_eq!(header(selector), None, "{selector}");
+            assert!(!is_selector(selector), "{selector}");
         }
     }
 }

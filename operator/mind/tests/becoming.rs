@@ -8,7 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use batos_covenant::{
-    ApplyCommand, Encoding, Example, PrototypeDefinition, Reply, SendCommand, SlotDefinition, decode,
+    ApplyCommand, Encoding, Example, IntentDefinition, IntentExample, PrototypeDefinition, Reply, SendCommand,
+    SlotDefinition, decode,
 };
 use batos_graph::{ObjectId, RedbStore};
 use batos_mind::{
@@ -63,9 +64,21 @@ async fn place() -> Place {
         answers: Some(json!(balance - n)),
         leaves: [("balance".to_owned(), json!(balance - n))].into(),
     };
-    let balance = SlotDefinition { name: "balance".to_owned(), value: Some(json!(100)), method: None, constant: false };
+    let balance = SlotDefinition {
+        name: "balance".to_owned(),
+        value: Some(json!(100)),
+        method: None,
+        intent: None,
+        constant: false,
+    };
     let method = "deposit: n = ( balance: balance + n. ^balance )".to_owned();
-    let deposit = SlotDefinition { name: "deposit:".to_owned(), value: None, method: Some(method), constant: false };
+    let deposit = SlotDefinition {
+        name: "deposit:".to_owned(),
+        value: None,
+        method: Some(method),
+        intent: None,
+        constant: false,
+    };
     let definition = PrototypeDefinition {
         slots: vec![balance, deposit],
         examples: vec![example(100, 30), example(5, 5)],
@@ -93,7 +106,7 @@ async fn deliver(universe: &Universe, object: ObjectId, authority: Authority, wo
 impl Place {
     fn missing(&self, selector: &str) -> Unanswered {
         let selector = selector.to_owned();
-        Unanswered { receiver: self.account, selector, shapes: vec!["integer".to_owned()] }
+        Unanswered { receiver: self.account, selector, shapes: vec!["integer".to_owned()], intent: None }
     }
 
     async fn make(&self, drafter: Arc<dyn Drafter>) -> Result<Outcome, BecomingError> {
@@ -113,7 +126,7 @@ impl Place {
     async fn events(&self) -> Vec<BecomingEvent> {
         let mut events = Vec::new();
         for shard in 0..=u8::MAX {
-            for (_, event) in self.universe.outbox(shard).await.unwrap() {
+            for (_, event) in self.universe.outbox(shard, None).await.unwrap() {
                 events.extend(decode::<BecomingEvent>(&event.payload).map(|(event, _)| event));
             }
         }
@@ -191,6 +204,36 @@ async fn nothing_is_asked_that_cannot_be_judged_or_named() {
         assert!(matches!(&outcome, Outcome::Refused(_)), "{selector}: {outcome:?}");
     }
     assert!(mind.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_intent_is_made_where_it_stands_and_from_its_words() {
+    let place = place().await;
+    let example = IntentExample { arguments: vec![json!(4)], answers: Some(json!(8)), ..IntentExample::default() };
+    let (text, arguments) = ("Answers twice the number.".to_owned(), vec!["number".to_owned()]);
+    let intent = Some(IntentDefinition { text, arguments, examples: vec![example] });
+    let slot = SlotDefinition { name: "twice:".to_owned(), value: None, method: None, intent, constant: false };
+    let definition = PrototypeDefinition { slots: vec![slot], ..PrototypeDefinition::default() };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let object = ObjectId::of_name("doubler");
+    let work = Work::Apply { name: "doubler".to_owned(), apply };
+    deliver(&place.universe, object, Authority::Operator, work).await.unwrap();
+
+    let traits = ObjectId::of_name("traits doubler");
+    let missing = Unanswered { receiver: object, intent: Some(traits), ..place.missing("twice:") };
+    let mind =
+        Scripted::new(&[&["twice: number = ( number + 4 )\n"], &["twice: n = ( n + 3 )"], &["twice: n = ( n * 2 )"]]);
+    let Outcome::Made(made) = Mind::new(place.universe.clone(), mind.clone()).make(&missing).await.unwrap() else {
+        panic!()
+    };
+    // One example is a weak judge; what was asked is what matters here.
+    assert_eq!((made.holder, made.model_calls), (traits.to_string(), 1));
+    let asked = mind.asked.lock().unwrap()[0].user.clone();
+    let wanted = ["twice: number\nnumber: integer", "Answers twice the number.", r#""arguments":[4]"#];
+    assert!(wanted.iter().all(|wanted| asked.contains(wanted)), "{asked}");
+    let send = SendCommand { selector: "twice:".to_owned(), arguments: vec![json!(4)] };
+    let answer = deliver(&place.universe, object, Authority::Sender, Work::Send { send, made: None }).await;
+    assert_eq!(answer, Ok(json!(8)));
 }
 
 async fn fake(steps: Value) -> Client {

@@ -59,9 +59,7 @@ fn differs_in_data(old: &Record, new: &Record) -> bool {
         let data = matches!((&old.kind, &new.kind), (SlotKind::Assignable(_), SlotKind::Assignable(_)));
         old.name == new.name && (data || old.kind == new.kind)
     };
-    let Record { name, is_trait, is_kernel, slots, payload, manifest } = new;
-    let frame = (name, is_trait, is_kernel, payload, manifest);
-    frame == (&old.name, &old.is_trait, &old.is_kernel, &old.payload, &old.manifest)
-        && slots.len() == old.slots.len()
-        && old.slots.iter().zip(slots).all(same)
+    let slots = &new.slots;
+    let frame = Record { slots: old.slots.clone(), cause: old.cause.clone(), ..new.clone() };
+    frame == *old && slots.len() == old.slots.len() && old.slots.iter().zip(slots).all(same)
 }
