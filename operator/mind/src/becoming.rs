@@ -1,15 +1,19 @@
 //! From a message that nobody understood to a method in the graph.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use batos_covenant::{Example, Made, PrototypeDefinition};
-use batos_graph::{ObjectId, Record, StoreError};
+use batos_graph::{ObjectId, Record, SlotKind, StoreError, Value};
 use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View};
 use tokio::sync::Mutex;
 
 use crate::{
-    Drafter, Job, MindError, Prompt, Step, Verdict, crucible,
+    ClientError, Drafter, Forge, Job, MindError, Prompt, Step, Verdict, crucible,
     journal::{load, open_jobs, record},
+    prompt::{Failure, Material, is_selector},
 };
 
 /// Environment variable that names a step after whose commit the process aborts: how tests show that each step is
@@ -17,6 +21,8 @@ use crate::{
 const CRASH_AT: &str = "BATOS_CRASH_AT";
 /// Journal conflicts with other workers that one run of a becoming survives.
 const ATTEMPTS: u32 = 16;
+/// Objects that the search for inherited methods visits.
+const MAX_CHAIN: usize = 64;
 
 /// Makes missing methods for one universe. Cheap to clone.
 #[derive(Clone)]
@@ -66,18 +72,29 @@ impl Mind {
 
     /// Makes the missing method, or joins the becoming that already does.
     pub async fn make(&self, missing: &Unanswered) -> Result<Outcome, BecomingError> {
-        let (holder, _, _) = self.universe.holder(missing.receiver).await?;
+        if !is_selector(&missing.selector) {
+            let shown: String = missing.selector.chars().take(80).collect();
+            return Ok(Outcome::Refused(format!("no method can be called {shown:?}")));
+        }
+        let holder = match missing.intent {
+            Some(holder) => holder,
+            None => self.universe.holder(missing.receiver).await?.0,
+        };
         let id = Job::id_of(holder, &missing.selector);
         let known = load(&self.universe, id).await?;
         let job = Job::asked(holder, missing);
-        let (_, holder, receiver, examples) = self.context(&job).await?;
-        let prompt = Prompt::new(&job.selector, &job.shapes, &receiver, &holder, examples);
         let ask = match &known {
             None => true,
             // A refusal is remembered as long as the same question would be asked.
-            Some((_, known)) if known.step == Step::Refused => known.request != prompt.digest(),
+            Some((_, known)) if known.step == Step::Refused => {
+                let context = self.context(&job).await?;
+                let prompt = context.prompt(&Forge::read(&self.universe).await?, &job);
+                known.request != prompt.digest()
+            }
             // Another sender's becoming may have ended meanwhile; a method that is gone again is made anew.
-            Some((_, known)) if known.step == Step::Swapped => holder.slot(&known.selector).is_none(),
+            Some((_, known)) if known.step == Step::Swapped => {
+                self.context(&job).await?.holder.slot(&known.selector).and_then(|slot| slot.kind.method()).is_none()
+            }
             Some(_) => false,
         };
         if ask {
@@ -105,7 +122,7 @@ impl Mind {
                 return Err(UniverseError::Internal(format!("becoming {id} has no journal")).into());
             };
             let next = match job.step {
-                Step::Asked => self.draft(job).await?,
+                Step::Asked | Step::Repair => self.draft(job).await?,
                 Step::Drafted => self.judge(job).await?,
                 Step::Judged => self.swap(job).await?,
                 Step::Swapped => return Ok(Outcome::Made(made(&job))),
@@ -121,53 +138,129 @@ impl Mind {
 
     /// When the mind cannot be asked, the becoming stays open.
     async fn draft(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
-        let (_, holder, receiver, examples) = self.context(&job).await?;
-        let prompt = Prompt::new(&job.selector, &job.shapes, &receiver, &holder, examples);
-        tracing::info!(becoming = %job.id, selector = %job.selector, digest = %prompt.digest(), "asking the mind");
-        let answer = self.drafter.draft(&prompt).await?;
+        let forge = Forge::read(&self.universe).await?;
+        let context = self.context(&job).await?;
+        let prompt = context.prompt(&forge, &job);
+        let digest = prompt.digest();
+        tracing::info!(becoming = %job.id, selector = %job.selector, digest, "asking the mind");
+        if job.failures.is_empty() {
+            job.request = digest;
+            // Before anything is spent on a draft that nothing can judge.
+            if context.examples.is_empty() {
+                let reason =
+                    format!("nothing to judge by: give the prototype an example that sends {:?}", job.selector);
+                refuse(&mut job, reason);
+                return Ok((job, Changes::default()));
+            }
+        }
+        job.forge_rev = forge.rev;
+        match self.drafter.draft(&prompt).await {
+            Ok(answer) => {
+                job.answers = answer.texts.into_iter().map(capped).collect();
+                job.mind = answer.mind;
+                job.usage.add(answer.usage);
+                job.step = Step::Drafted;
+            }
+            Err(MindError::Client(ClientError::Truncated { usage })) => {
+                job.usage.add(usage);
+                let reason =
+                    format!("it was cut off at the limit of {} tokens: write a shorter method", prompt.max_tokens);
+                fail(&mut job, &forge, Failure { draft: String::new(), reason });
+            }
+            // The recording ends with the last draft, which failed.
+            Err(MindError::NotRecorded { .. }) if !job.failures.is_empty() => {
+                let reason = job.failures.last().map(|failure| failure.reason.clone()).unwrap_or_default();
+                refuse(&mut job, reason);
+                return Ok((job, Changes::default()));
+            }
+            Err(error) => return Err(error.into()),
+        }
         job.model_calls += 1;
-        job.request = prompt.digest();
-        job.draft = Some(answer.source().to_owned());
-        job.mind = answer.mind;
-        job.step = Step::Drafted;
         Ok((job, Changes::default()))
     }
 
-    async fn judge(&self, mut job: Job) -> Result<(Job, Changes), UniverseError> {
-        let (holder_id, holder, _, examples) = self.context(&job).await?;
-        let draft = job.draft.clone().unwrap_or_default();
-        let holder = (holder_id, holder.as_ref());
-        match crucible::judge(&self.universe, job.receiver, holder, &job.selector, &draft, &examples).await? {
-            Verdict::Admitted(source) => {
-                job.draft = Some(source);
-                job.step = Step::Judged;
+    /// The first answer that holds is taken; the best of those that do not is what the mind hears of.
+    async fn judge(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
+        let context = self.context(&job).await?;
+        let holder = (context.holder_id, context.holder.as_ref());
+        let mut best: Option<(usize, Failure)> = None;
+        for answer in std::mem::take(&mut job.answers) {
+            let verdict =
+                crucible::judge(&self.universe, job.receiver, holder, &job.selector, &answer, &context.examples);
+            match verdict.await? {
+                Verdict::Admitted(source) => {
+                    job.draft = Some(source);
+                    job.step = Step::Judged;
+                    return Ok((job, Changes::default()));
+                }
+                Verdict::Refused { held, reason } if best.as_ref().is_none_or(|(most, _)| held > *most) => {
+                    best = Some((held, Failure { draft: answer, reason }));
+                }
+                Verdict::Refused { .. } => {}
             }
-            Verdict::Refused(reason) => refuse(&mut job, reason),
         }
+        let nothing = || Failure { draft: String::new(), reason: "the mind answered nothing".to_owned() };
+        let failure = best.map_or_else(nothing, |(_, failure)| failure);
+        fail(&mut job, &Forge::read(&self.universe).await?, failure);
         Ok((job, Changes::default()))
     }
 
     /// The method and the journal's last step are one commit.
     async fn swap(&self, mut job: Job) -> Result<(Job, Changes), UniverseError> {
         let source = job.draft.clone().unwrap_or_default();
-        let (changes, holder) = self.universe.method_change(job.receiver, &job.selector, &source).await?;
+        let (changes, holder) = match job.intent {
+            Some(holder) => (self.universe.intent_change(holder, &job.selector, &source).await?, holder),
+            None => self.universe.method_change(job.receiver, &job.selector, &source).await?,
+        };
         job.holder = Some(holder);
         job.step = Step::Swapped;
         Ok((job, changes))
     }
 
-    /// Holder, receiver, and the examples that people wrote for the selector.
-    async fn context(&self, job: &Job) -> Result<(ObjectId, Arc<Record>, Arc<Record>, Vec<Example>), UniverseError> {
-        let (holder_id, _, holder) = self.universe.holder(job.receiver).await?;
-        let receiver = View::new(&self.universe).object(job.receiver).await?;
-        let (_, receiver) = receiver.ok_or_else(|| UniverseError::NoSuchObject(job.receiver.to_string()))?;
+    async fn context(&self, job: &Job) -> Result<Context, UniverseError> {
+        let view = View::new(&self.universe);
+        let gone = |id: ObjectId| UniverseError::NoSuchObject(id.to_string());
+        let (holder_id, holder) = match job.intent {
+            Some(id) => (id, view.object(id).await?.ok_or_else(|| gone(id))?.1),
+            None => {
+                let (id, _, holder) = self.universe.holder(job.receiver).await?;
+                (id, holder)
+            }
+        };
+        let receiver = view.object(job.receiver).await?;
+        let (_, receiver) = receiver.ok_or_else(|| gone(job.receiver))?;
         let definition: PrototypeDefinition = match &holder.manifest {
             Some(manifest) => serde_json::from_str(&manifest.definition)
                 .map_err(|e| UniverseError::Internal(format!("manifest of {holder_id}: {e}")))?,
             None => PrototypeDefinition::default(),
         };
         let examples = definition.examples.into_iter().filter(|example| example.send.selector == job.selector);
-        Ok((holder_id, holder, receiver, examples.collect()))
+        let mut examples: Vec<Example> = examples.collect();
+        if let Some(SlotKind::Intent(intent)) = holder.slot(&job.selector).map(|slot| &slot.kind) {
+            let told: Vec<Example> = serde_json::from_str(&intent.examples)
+                .map_err(|e| UniverseError::Internal(format!("intent {:?} of {holder_id}: {e}", job.selector)))?;
+            examples.extend(told);
+        }
+        let mut inherited = BTreeSet::new();
+        let (mut seen, mut next) = (vec![job.receiver], vec![receiver.clone()]);
+        while let Some(record) = next.pop() {
+            for slot in &record.slots {
+                match slot.kind {
+                    SlotKind::Method(_) | SlotKind::Intent(_) if holder.slot(&slot.name).is_none() => {
+                        inherited.insert(slot.name.clone());
+                    }
+                    SlotKind::Parent(Value::Ref(id)) if !seen.contains(&id) && seen.len() < MAX_CHAIN => {
+                        seen.push(id);
+                        // What the image has, a model knows from Smalltalk.
+                        next.extend(
+                            view.object(id).await?.map(|(_, parent)| parent).filter(|parent| !parent.is_kernel),
+                        );
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(Context { holder_id, holder, receiver, examples, inherited: inherited.into_iter().collect() })
     }
 
     async fn step(&self, job: &Job, rev: Option<u64>, changes: Changes) -> Result<u64, UniverseError> {
@@ -180,6 +273,52 @@ impl Mind {
         }
         Ok(rev)
     }
+}
+
+/// What a becoming looks at.
+struct Context {
+    holder_id: ObjectId,
+    holder: Arc<Record>,
+    receiver: Arc<Record>,
+    /// What people wrote of the selector.
+    examples: Vec<Example>,
+    /// Selectors of parents that are neither the holder nor of the image.
+    inherited: Vec<String>,
+}
+
+impl Context {
+    fn prompt(&self, forge: &Forge, job: &Job) -> Prompt {
+        let material = Material {
+            selector: &job.selector,
+            shapes: &job.shapes,
+            receiver: &self.receiver,
+            holder: &self.holder,
+            inherited: &self.inherited,
+            examples: &self.examples,
+            failures: &job.failures,
+        };
+        Prompt::new(forge, &material)
+    }
+}
+
+/// A round of drafts failed: there may be another.
+fn fail(job: &mut Job, forge: &Forge, failure: Failure) {
+    let reason = failure.reason.clone();
+    job.failures.push(failure);
+    match job.failures.len() < forge.attempts {
+        true => job.step = Step::Repair,
+        false => refuse(job, reason),
+    }
+}
+
+/// A journal row is bounded, whatever a model says.
+fn capped(mut answer: String) -> String {
+    const MOST: usize = 16 * 1024;
+    if answer.len() > MOST {
+        let end = (0..=MOST).rev().find(|at| answer.is_char_boundary(*at)).unwrap_or(0);
+        answer.truncate(end);
+    }
+    answer
 }
 
 fn refuse(job: &mut Job, reason: String) {

@@ -4,50 +4,50 @@ use batos_covenant::{Example, Wire};
 use batos_graph::{ObjectId, Record, Slot, SlotKind, Value};
 use batos_uvm::{
     universe::{Universe, UniverseError, View},
-    vm::{Call, Exit, Limits, Turn, check_method},
+    vm::{Call, Exit, Limits, Turn},
 };
+
+use crate::extract;
 
 /// What the Crucible found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The canonical source of the admitted method.
     Admitted(String),
-    Refused(String),
+    /// After so many examples that held; the reason is for people and for the mind.
+    Refused { held: usize, reason: String },
 }
 
-/// Judges `source` as the method `selector` of `holder`, on the receiver that lacked it. The draft must compile to
-/// just that selector and do what every example says, within the limits of a turn.
+/// Judges what a model wrote as the method `selector` of `holder`, on the receiver that lacked it. The draft must compile
+/// to just that selector and do what every example says, within the limits of a turn.
 pub async fn judge(
     universe: &Universe,
     receiver: ObjectId,
     holder: (ObjectId, &Record),
     selector: &str,
-    source: &str,
+    answer: &str,
     examples: &[Example],
 ) -> Result<Verdict, UniverseError> {
-    let method = match check_method(source) {
-        Ok(method) if method.selector == selector => method,
-        Ok(method) => return refused(format!("the draft defines {:?}, not {selector:?}", method.selector)),
-        Err(error) => return refused(format!("the draft does not compile: {}", error.message)),
+    let refused = |held, reason| Ok(Verdict::Refused { held, reason });
+    let source = match extract::method(answer, selector) {
+        Ok(source) => source,
+        Err(reason) => return refused(0, reason),
     };
     if examples.is_empty() {
-        return refused(format!("nothing to judge by: give the prototype an example that sends {selector:?}"));
+        return refused(0, format!("nothing to judge by: give the prototype an example that sends {selector:?}"));
     }
     let mut trial = holder.1.clone();
     trial.slots.retain(|slot| slot.name != selector);
-    trial.slots.push(Slot { name: selector.to_owned(), kind: SlotKind::Method(method.source.clone()) });
+    trial.slots.push(Slot { name: selector.to_owned(), kind: SlotKind::Method(source.clone()) });
     for (number, example) in examples.iter().enumerate() {
         let mut view = View::new(universe);
         view.overlay(holder.0, trial.clone());
         if let Err(reason) = run_example(&mut view, receiver, example).await? {
-            return refused(format!("example {}: {reason}", number + 1));
+            let example = serde_json::to_string(example).unwrap_or_default();
+            return refused(number, format!("example {} ({example}): {reason}", number + 1));
         }
     }
-    Ok(Verdict::Admitted(method.source))
-}
-
-fn refused(reason: String) -> Result<Verdict, UniverseError> {
-    Ok(Verdict::Refused(reason))
+    Ok(Verdict::Admitted(source))
 }
 
 async fn run_example(
@@ -79,13 +79,17 @@ async fn run_example(
         Exit::NotUnderstood(missing) => {
             return Ok(Err(format!("it sends {:?}, which nobody understands", missing.selector)));
         }
-        Exit::Failed(error) => return Ok(Err(error.to_string())),
+        Exit::Failed(error) => {
+            // The innermost activation says in which line.
+            let place = error.stack.first().map(|activation| format!(" in {activation}")).unwrap_or_default();
+            return Ok(Err(format!("{error}{place}")));
+        }
         Exit::Paused | Exit::Fault { .. } => return Err(UniverseError::Internal("unfinished turn".to_owned())),
     };
     if let Some(wanted) = &example.answers
         && *wanted != effects.answer
     {
-        return Ok(Err(format!("it answers {}, not {wanted}", effects.answer)));
+        return Ok(Err(format!("it answers {}, not {wanted}", brief(&effects.answer))));
     }
     let after = effects.writes.iter().find(|write| write.id == receiver).map_or(&given, |write| &write.record);
     for (name, wanted) in &example.leaves {
@@ -94,7 +98,8 @@ async fn run_example(
             SlotKind::Parent(_) | SlotKind::Method(_) | SlotKind::Intent(_) => None,
         });
         if left != scalar(wanted).as_ref() {
-            return Ok(Err(format!("it leaves {name} = {left:?}, not {wanted}")));
+            let left = left.map(plain).unwrap_or_else(|| "no such slot".to_owned());
+            return Ok(Err(format!("it leaves {name} = {left}, not {wanted}")));
         }
     }
     Ok(Ok(()))
@@ -108,4 +113,26 @@ fn scalar(value: &Wire) -> Option<Value> {
         Wire::String(text) => Value::Str(text.clone()),
         Wire::Array(_) | Wire::Object(_) => return None,
     })
+}
+
+/// Longest value that a reason shows, in characters.
+const MAX_SHOWN: usize = 200;
+
+fn brief(value: &Wire) -> String {
+    let text = value.to_string();
+    match text.chars().count() > MAX_SHOWN {
+        true => text.chars().take(MAX_SHOWN).chain(['…']).collect(),
+        false => text,
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Nil => "null".to_owned(),
+        Value::Bool(b) => b.to_string(),
+        Value::Int(n) => n.to_string(),
+        Value::Float(x) => x.to_string(),
+        Value::Str(text) => brief(&Wire::String(text.clone())),
+        other => brief(&Wire::String(format!("{other:?}"))),
+    }
 }

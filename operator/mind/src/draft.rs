@@ -1,13 +1,17 @@
+//! What drafts methods.
+
 use async_trait::async_trait;
 
-use crate::Prompt;
+use crate::{Client, ClientError, Endpoint, Input, ModelRequest, Prompt, Usage};
 
 /// What a model answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    pub text: String,
+    /// Alternatives, as the model wrote them.
+    pub texts: Vec<String>,
     /// Names the mind in provenance; recorded answers say that they are.
     pub mind: String,
+    pub usage: Usage,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +23,21 @@ pub enum MindError {
     BadRecordings(String),
     #[error("this universe has no mind: give it one in spec.mind")]
     NoMind,
+    /// The prompts in the graph cannot be used.
+    #[error("toolForge: {0}")]
+    BadForge(String),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+impl MindError {
+    /// Whether the same question may be answered later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Client(error) => !matches!(error, ClientError::BadEndpoint(_)),
+            _ => false,
+        }
+    }
 }
 
 /// Drafts methods. Calls cost time and money and may be repeated after a crash.
@@ -27,11 +46,33 @@ pub trait Drafter: Send + Sync + 'static {
     async fn draft(&self, prompt: &Prompt) -> Result<Answer, MindError>;
 }
 
-impl Answer {
-    /// The method's source: what stands in the first fenced block, else the whole text.
-    pub fn source(&self) -> &str {
-        let Some((_, fenced)) = self.text.split_once("```") else { return self.text.trim() };
-        let body = fenced.split_once('\n').map_or(fenced, |(_language, body)| body);
-        body.split_once("```").map_or(body, |(body, _)| body).trim()
+/// A model behind a URL.
+#[async_trait]
+impl Drafter for Client {
+    async fn draft(&self, prompt: &Prompt) -> Result<Answer, MindError> {
+        let request = ModelRequest {
+            input: Input::Chat(prompt.messages()),
+            choices: prompt.drafts,
+            max_tokens: prompt.max_tokens,
+            temperature: prompt.temperature,
+            grammar: prompt.grammar(),
+        };
+        // As a stream, so that a server that falls silent is noticed before the whole time is over.
+        let answer = self.stream(&request, |_| {}).await?;
+        let Endpoint { url, model, .. } = self.endpoint();
+        Ok(Answer { texts: answer.texts, mind: format!("{model} at {url}"), usage: answer.usage })
+    }
+}
+
+/// Asks the first, and the second for what the first has no answer to.
+pub struct Either<A, B>(pub A, pub B);
+
+#[async_trait]
+impl<A: Drafter, B: Drafter> Drafter for Either<A, B> {
+    async fn draft(&self, prompt: &Prompt) -> Result<Answer, MindError> {
+        match self.0.draft(prompt).await {
+            Err(MindError::NotRecorded { .. } | MindError::NoMind) => self.1.draft(prompt).await,
+            other => other,
+        }
     }
 }

@@ -5,12 +5,18 @@ use batos_graph::{Key, ObjectId, Put, Rev};
 use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError};
 use serde::{Deserialize, Serialize};
 
+use crate::{Usage, prompt::Failure};
+
 /// How far a becoming has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     Asked,
+    /// The mind has answered.
     Drafted,
+    /// No draft held; the mind is asked again, with what was wrong.
+    Repair,
+    /// A draft was admitted.
     Judged,
     Swapped,
     Refused,
@@ -26,13 +32,28 @@ pub struct Job {
     pub selector: String,
     /// Types of the arguments.
     pub shapes: Vec<String>,
-    /// Digest of the request to the mind.
+    /// The object whose intent is made.
+    #[serde(default)]
+    pub intent: Option<ObjectId>,
+    /// Digest of the first request to the mind.
     pub request: String,
-    /// The draft's source.
+    /// What the mind answered last, to be judged.
+    #[serde(default)]
+    pub answers: Vec<String>,
+    /// Drafts that failed, each the best of its round.
+    #[serde(default)]
+    pub failures: Vec<Failure>,
+    /// The admitted method's source.
     pub draft: Option<String>,
     /// Name of the mind that drafted.
     pub mind: String,
+    /// Revision of `toolForge`, whose prompts the mind was asked with.
+    #[serde(default)]
+    pub forge_rev: Rev,
     pub model_calls: u32,
+    /// Of all calls, as far as the server tells.
+    #[serde(default)]
+    pub usage: Usage,
     /// Object that holds the method.
     pub holder: Option<ObjectId>,
     /// Why it was refused.
@@ -48,6 +69,13 @@ pub struct BecomingEvent {
     pub step: Step,
     pub model_calls: u32,
     pub mind: String,
+    /// Revision of `toolForge`; 0 before it was read.
+    pub forge_rev: Rev,
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+    /// What was wrong with the last draft that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 impl Job {
@@ -59,10 +87,15 @@ impl Job {
             receiver: missing.receiver,
             selector: missing.selector.clone(),
             shapes: missing.shapes.clone(),
+            intent: missing.intent,
             request: String::new(),
+            answers: Vec::new(),
+            failures: Vec::new(),
             draft: None,
             mind: String::new(),
+            forge_rev: 0,
             model_calls: 0,
+            usage: Usage::default(),
             holder: None,
             refusal: None,
         }
@@ -121,6 +154,10 @@ pub(crate) async fn record(
         step: job.step,
         model_calls: job.model_calls,
         mind: job.mind.clone(),
+        forge_rev: job.forge_rev,
+        prompt_tokens: job.usage.prompt_tokens,
+        completion_tokens: job.usage.completion_tokens,
+        failure: job.failures.last().map(|failure| failure.reason.clone()),
     };
     changes.cause = Some(format!("becoming {}", job.id));
     changes.rows.push((Put { key: universe.keys().job(job.id), bytes }, rev));

@@ -1,16 +1,28 @@
 //! The mind: making what a universe lacks. A becoming asks a model for a draft, has the Crucible judge it by running
-//! it, and swaps it into the graph; every step is journalled, so that a killed process goes on where it was.
+//! it, asks again with what was wrong, and swaps what holds into the graph; every step is journalled, so that a killed
+//! process goes on where it was. Models are reached over OpenAI's protocol, or answer from recordings.
 
 mod becoming;
+mod client;
 mod crucible;
 mod draft;
+mod extract;
+mod forge;
 mod journal;
+mod openai;
 mod prompt;
 mod recorded;
+mod retry;
+mod secret;
+mod sse;
 
 pub use becoming::{BecomingError, Mind, Outcome};
+pub use client::{Client, ClientError, Endpoint, Server, Spent};
 pub use crucible::Verdict;
-pub use draft::{Answer, Drafter, MindError};
+pub use draft::{Answer, Drafter, Either, MindError};
+pub use forge::Forge;
 pub use journal::{BecomingEvent, Job, Step};
-pub use prompt::Prompt;
-pub use recorded::Recordings;
+pub use openai::{ChatMessage, Input, ModelAnswer, ModelRequest, Usage};
+pub use prompt::{Failure, Material, Prompt};
+pub use recorded::{Recorder, Recordings};
+pub use secret::{ApiKey, looks_secret};

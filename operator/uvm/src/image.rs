@@ -35,6 +35,12 @@ pub const BLOCK_CANNOT_RETURN: ObjectId = ObjectId::well_known(76);
 pub const NON_BOOLEAN_RECEIVER: ObjectId = ObjectId::well_known(77);
 pub const ARGUMENTS_COUNT: ObjectId = ObjectId::well_known(78);
 
+/// Holds the prompts and policies of making methods.
+pub const TOOL_FORGE: ObjectId = ObjectId::well_known(96);
+
+/// Objects of the image whose data slots are prompts and policies: the Architect may change those.
+pub const ORGANS: &[ObjectId] = &[TOOL_FORGE];
+
 /// Name, id and source of each object. Other objects of the image are referred to by the names here, in one word.
 const OBJECTS: &[(&str, ObjectId, &str)] = &[
     ("genesis", GENESIS, include_str!("../image/genesis.bt")),
@@ -75,6 +81,7 @@ const OBJECTS: &[(&str, ObjectId, &str)] = &[
     ("Mirror", ObjectId::well_known(36), include_str!("../image/mirror.bt")),
     ("Transcript", ObjectId::well_known(37), include_str!("../image/transcript.bt")),
     ("AsyncSender", ObjectId::well_known(38), include_str!("../image/asyncSender.bt")),
+    ("toolForge", TOOL_FORGE, include_str!("../image/toolForge.bt")),
     ("Exception", EXCEPTION, include_str!("../image/exception.bt")),
     ("Error", ERROR, "(| parent* = Exception. exceptionName = 'Error'. isResumable = ( false ) |)"),
     ("ArithmeticError", ObjectId::well_known(66), "(| parent* = Error. exceptionName = 'ArithmeticError' |)"),

@@ -4,113 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use batos_uvm::syntax::{SyntaxError, parse_expression, parse_method, parse_slots, print_code, print_slot};
+use batos_uvm::syntax::{
+    SyntaxError,
+    grammar::{Grammar, Part},
+    parse_expression, parse_method, parse_slots, print_code, print_slot,
+};
 use proptest::prelude::*;
 
-/// A right-hand side.
-#[derive(Debug, Clone)]
-enum Part {
-    Text(String),
-    Class { chars: Vec<(char, char)>, negated: bool },
-    Rule(String),
-    Sequence(Vec<Part>),
-    Choice(Vec<Part>),
-    Repeat { part: Box<Part>, least: u32, most: u32 },
-}
-
-/// Reads the notation: rules `name ::= …`, one a line.
-struct Reader<'a> {
-    chars: std::iter::Peekable<std::str::Chars<'a>>,
-}
-
-impl Reader<'_> {
-    fn choice(&mut self) -> Part {
-        let mut choices = vec![self.sequence()];
-        while self.chars.next_if_eq(&'|').is_some() {
-            choices.push(self.sequence());
-        }
-        if choices.len() == 1 { choices.remove(0) } else { Part::Choice(choices) }
-    }
-
-    fn sequence(&mut self) -> Part {
-        let mut parts = Vec::new();
-        loop {
-            while self.chars.next_if_eq(&' ').is_some() {}
-            let part = match self.chars.peek() {
-                None | Some('|' | ')') => return Part::Sequence(parts),
-                Some('"') => Part::Text(self.quoted()),
-                Some('[') => self.class(),
-                Some('(') => {
-                    self.chars.next();
-                    let inner = self.choice();
-                    assert_eq!(self.chars.next(), Some(')'));
-                    inner
-                }
-                Some(_) => {
-                    let mut name = String::new();
-                    while let Some(c) = self.chars.next_if(|c| c.is_alphanumeric() || *c == '-') {
-                        name.push(c);
-                    }
-                    assert!(!name.is_empty(), "{:?}", self.chars.clone().collect::<String>());
-                    Part::Rule(name)
-                }
-            };
-            let (least, most) = match self.chars.peek() {
-                Some('*') => (0, 3),
-                Some('+') => (1, 3),
-                Some('?') => (0, 1),
-                _ => (1, 1),
-            };
-            if (least, most) != (1, 1) {
-                self.chars.next();
-            }
-            parts.push(Part::Repeat { part: Box::new(part), least, most });
-        }
-    }
-
-    fn char(&mut self) -> char {
-        match self.chars.next().unwrap() {
-            '\\' => match self.chars.next().unwrap() {
-                'n' => '\n',
-                't' => '\t',
-                c => c,
-            },
-            c => c,
-        }
-    }
-
-    fn quoted(&mut self) -> String {
-        let mut text = String::new();
-        self.chars.next();
-        while self.chars.peek() != Some(&'"') {
-            text.push(self.char());
-        }
-        self.chars.next();
-        text
-    }
-
-    fn class(&mut self) -> Part {
-        self.chars.next();
-        let negated = self.chars.next_if_eq(&'^').is_some();
-        let mut chars = Vec::new();
-        while self.chars.peek() != Some(&']') {
-            let from = self.char();
-            let to = if self.chars.next_if_eq(&'-').is_some() { self.char() } else { from };
-            chars.push((from, to));
-        }
-        self.chars.next();
-        Part::Class { chars, negated }
-    }
-}
-
 fn rules() -> BTreeMap<String, Part> {
-    let text = include_str!("../grammar.ebnf");
-    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    let rule = |line: &str| {
-        let (name, right) = line.split_once(" ::= ").expect(line);
-        (name.to_owned(), Reader { chars: right.chars().peekable() }.choice())
-    };
-    lines.map(rule).collect()
+    Grammar::read().unwrap().rules
 }
 
 /// Draws sentences; the bits decide.
@@ -143,16 +45,17 @@ impl Draw<'_> {
                 self.draw(&choices[choice], depth);
             }
             Part::Repeat { part, least, most } => {
+                let most = most.unwrap_or(3);
                 let more = if depth > 40 { 0 } else { self.below((most - least + 1) as usize) as u32 };
                 (0..least + more).for_each(|_| self.draw(part, depth));
             }
-            Part::Class { chars, negated: false } => {
+            Part::Class { ranges: chars, negated: false } => {
                 let (from, to) = chars[self.below(chars.len())];
                 let span = u32::from(to) - u32::from(from) + 1;
                 let c = char::from_u32(u32::from(from) + self.below(span as usize) as u32).unwrap();
                 self.text.push(c);
             }
-            Part::Class { chars, negated: true } => {
+            Part::Class { ranges: chars, negated: true } => {
                 let any: Vec<char> = "abz09 .:;|()[]{}$#'\"^-+é日"
                     .chars()
                     .filter(|c| !chars.iter().any(|(from, to)| (from..=to).contains(&c)))

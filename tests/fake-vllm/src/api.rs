@@ -8,10 +8,10 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::engine::{Engine, Refusal, now};
-use crate::log;
+use crate::{generate, log, script};
 
 const VERSION: &str = "0.33.0";
 
@@ -21,7 +21,10 @@ pub(crate) fn router(engine: Engine, runtime_updates: bool) -> Router {
         .route("/version", get(|| async { axum::Json(json!({ "version": VERSION })) }))
         .route("/metrics", get(metrics))
         .route("/v1/models", get(models))
-        .route("/v1/chat/completions", post(chat));
+        .route("/v1/chat/completions", post(generate::chat))
+        .route("/v1/completions", post(generate::completions))
+        .route("/fake/script", post(script::append))
+        .route("/fake/requests", get(script::requests));
     if runtime_updates {
         router = router.route("/v1/load_lora_adapter", post(load)).route("/v1/unload_lora_adapter", post(unload));
     }
@@ -44,7 +47,7 @@ fn detail(status: StatusCode, text: &str) -> Response {
     (status, axum::Json(json!({ "detail": text }))).into_response()
 }
 
-fn error(status: StatusCode, kind: &str, message: &str, param: Option<&str>) -> Response {
+pub(crate) fn error(status: StatusCode, kind: &str, message: &str, param: Option<&str>) -> Response {
     let body = json!({ "error": { "message": message, "type": kind, "param": param, "code": status.as_u16() } });
     (status, axum::Json(body)).into_response()
 }
@@ -53,6 +56,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::InvalidUserInput(message) => error(StatusCode::BAD_REQUEST, "InvalidUserInput", &message, None),
+            Self::BadRequest(message) => error(StatusCode::BAD_REQUEST, "BadRequestError", &message, None),
             Self::NotFound { message, param } => error(StatusCode::NOT_FOUND, "NotFoundError", &message, param),
             Self::Internal(message) => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &message, None),
         }
@@ -60,7 +64,7 @@ impl IntoResponse for Refusal {
 }
 
 /// A request whose form is wrong, before anything looks at what it says.
-struct Malformed(String);
+pub(crate) struct Malformed(String);
 
 impl IntoResponse for Malformed {
     fn into_response(self) -> Response {
@@ -68,7 +72,7 @@ impl IntoResponse for Malformed {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, Malformed> {
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, Malformed> {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json")) {
         return Err(Malformed("Unsupported Media Type: Only 'application/json' is allowed".to_owned()));
@@ -137,61 +141,6 @@ async fn models(State(engine): State<Engine>) -> Response {
     let mut cards = vec![card(base, base, None, Some(engine.limits.max_model_len))];
     cards.extend(engine.registered().iter().map(|adapter| card(&adapter.name, &adapter.path, Some(base), None)));
     axum::Json(json!({ "object": "list", "data": cards })).into_response()
-}
-
-#[derive(Deserialize)]
-struct Chat {
-    #[serde(default)]
-    model: String,
-    messages: Vec<Message>,
-    #[serde(default)]
-    stream: bool,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    role: String,
-    #[serde(default)]
-    content: Value,
-}
-
-impl Message {
-    /// Content is a text, or parts of which some are texts.
-    fn text(&self) -> String {
-        match &self.content {
-            Value::String(text) => text.clone(),
-            Value::Array(parts) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
-            _ => String::new(),
-        }
-    }
-}
-
-async fn chat(State(engine): State<Engine>, headers: HeaderMap, body: Bytes) -> Response {
-    let Chat { model, messages, stream } = match parse(&headers, &body) {
-        Ok(chat) => chat,
-        Err(malformed) => return malformed.into_response(),
-    };
-    if stream {
-        return error(StatusCode::BAD_REQUEST, "BadRequestError", "This fake does not stream.", Some("stream"));
-    }
-    let model = if model.is_empty() { engine.base.clone() } else { model };
-    let _in_flight = match engine.begin(&model) {
-        Ok(guard) => guard,
-        Err(refusal) => return refusal.into_response(),
-    };
-    let asked = messages.iter().rev().find(|message| message.role == "user").map(Message::text).unwrap_or_default();
-    let answer = format!("{model}: {asked}");
-    let words = |text: &str| text.split_whitespace().count();
-    let (prompt, completion) = (messages.iter().map(|message| words(&message.text())).sum::<usize>(), words(&answer));
-    axum::Json(json!({
-        "id": format!("chatcmpl-{:x}", (now() * 1e6) as u64),
-        "object": "chat.completion", "created": now() as u64, "model": model,
-        "choices": [{
-            "index": 0, "message": { "role": "assistant", "content": answer }, "logprobs": null, "finish_reason": "stop",
-        }],
-        "usage": { "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion },
-    }))
-    .into_response()
 }
 
 async fn metrics(State(engine): State<Engine>) -> Response {

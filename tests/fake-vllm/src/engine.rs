@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::adapter::{self, Defect};
+use crate::script::Script;
 
 /// Sizes that the command line sets. Ranks and tokens are counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub struct Limits {
     pub max_loras: usize,
     pub max_cpu_loras: usize,
     pub max_lora_rank: u32,
@@ -20,6 +21,8 @@ pub(crate) struct Limits {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     InvalidUserInput(String),
+    /// What vLLM's validation says of a request to a model.
+    BadRequest(String),
     /// `param` is what the error body names.
     NotFound {
         message: String,
@@ -52,6 +55,7 @@ struct State {
 pub(crate) struct Engine {
     pub base: String,
     pub limits: Limits,
+    pub script: Script,
     state: Arc<Mutex<State>>,
 }
 
@@ -62,7 +66,7 @@ pub(crate) fn now() -> f64 {
 
 impl Engine {
     pub(crate) fn new(base: String, limits: Limits) -> Self {
-        Self { base, limits, state: Arc::default() }
+        Self { base, limits, script: Script::default(), state: Arc::default() }
     }
 
     /// Held while files are read: loading stalls everybody, as in the engine's own loop.

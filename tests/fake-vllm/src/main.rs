@@ -1,42 +1,15 @@
-//! A strict fake of vLLM's OpenAI server, as far as LoRA adapters go: for tests of what loads, unloads and addresses
-//! them. It takes vLLM's arguments, checks an adapter's files as the engine does, and answers with the status codes and
-//! error bodies of **vLLM 0.33** (its Python front end). It computes nothing: a chat is answered with an echo that names
-//! the model.
-//!
-//! | rule | where vLLM has it |
-//! |---|---|
-//! | adapter routes exist only with `--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`; else `{"detail":"Not Found"}` | `entrypoints/serve/lora/api_router.py` |
-//! | a body that is not `application/json`, or no JSON: 400 `Bad Request` | `validate_json_request`, the handler of validation errors |
-//! | name or path empty or missing, name loaded already and not `load_inplace`, name of a base model (since 0.31): 400 `InvalidUserInput`, in this order | `entrypoints/openai/models/serving.py` `_check_load_lora_adapter_request` |
-//! | no such directory, or no `adapter_config.json` in it: 404 `NotFoundError`, without the path | `LoRAAdapterNotFoundError`, `sanitize_message` |
-//! | any other failure to load: 500 `InternalServerError` (400 before 0.23) | `serving.py` `load_lora_adapter` |
-//! | `r`, `lora_alpha`, `target_modules` required; no DoRA, bias, `modules_to_save`; rank at most `--max-lora-rank` | `lora/peft_helper.py` |
-//! | `adapter_model.safetensors` there and whole, tensors named `….lora_A.weight` or `….lora_B.weight` | `lora/lora_model.py` `from_local_checkpoint`, `lora/utils.py` |
-//! | unload of a name that is not loaded: 404 `NotFoundError`; a known one is only forgotten by name, its weights stay in both caches until others push them out (vllm#54839) | `serving.py`, `lora/worker_manager.py` |
-//! | two caches, oldest out first: `--max-cpu-loras` on the host, `--max-loras` on the GPU; a load takes a place in both at once, and a chat reads the files again when the host has lost them | `lora/worker_manager.py` `LRUCacheWorkerLoRAManager.add_adapter` |
-//! | `/v1/models`: `root` is the adapter's path, `parent` the base model; it says what is registered, not what is resident | `serving.py` `show_available_models` |
-//! | `vllm:lora_requests_info`: one series for each set of adapters that were in flight, its value the time; both labels name the same set | `v1/metrics/loggers.py` |
-//! | a chat without a model means the base model; an unknown one is 404 `NotFoundError`, `param` `model` | `serving.py` `check_model` |
-//!
-//! Not there: streaming (refused with 400), other endpoints, `.bin` and `.pt` weights, downloads (a path that is not
-//! there is not found, as behind a closed network), API keys, time.
-
-mod adapter;
-mod api;
-mod engine;
-#[cfg(test)]
-mod tests;
+//! The fake as a program; `lib.rs` says what it does.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use engine::{Engine, Limits};
+use fake_vllm::{Limits, log, router};
 
 /// vLLM's arguments, as far as they matter here; those about the hardware are taken and have no effect.
 #[derive(Debug, Parser)]
-#[command(name = "fake-vllm", about = "A strict fake of vLLM's OpenAI server, as far as LoRA adapters go")]
+#[command(name = "fake-vllm", about = "A strict fake of vLLM's OpenAI server, for tests")]
 struct Arguments {
     /// Base model: what /v1/models shows and chats without an adapter are for
     #[arg(value_name = "MODEL", required_unless_present = "model")]
@@ -94,11 +67,6 @@ fn rank(text: &str) -> Result<u32, String> {
     }
 }
 
-/// One line on standard output; nobody reading it is no reason to end.
-fn log(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     match serve(Arguments::parse()).await {
@@ -120,21 +88,18 @@ async fn serve(arguments: Arguments) -> Result<(), String> {
         .is_ok_and(|value| matches!(value.trim().to_lowercase().as_str(), "1" | "true"));
     let updates = arguments.runtime_updates || (arguments.enable_lora && allowed);
     let model = arguments.model.or(arguments.positional).unwrap_or_default();
-    let engine = Engine::new(
-        model.clone(),
-        Limits {
-            max_loras: max_loras as usize,
-            max_cpu_loras: max_cpu_loras as usize,
-            max_lora_rank: arguments.max_lora_rank,
-            max_model_len: arguments.max_model_len,
-        },
-    );
+    let limits = Limits {
+        max_loras: max_loras as usize,
+        max_cpu_loras: max_cpu_loras as usize,
+        max_lora_rank: arguments.max_lora_rank,
+        max_model_len: arguments.max_model_len,
+    };
     let address = (arguments.host, arguments.port);
     let listener =
         tokio::net::TcpListener::bind(address).await.map_err(|e| format!("{}:{}: {e}", address.0, address.1))?;
     let bound = listener.local_addr().map_err(|e| e.to_string())?;
     log(&format!("serving {model} on {bound}, adapters at run time: {updates}"));
-    axum::serve(listener, api::router(engine, updates))
+    axum::serve(listener, router(&model, limits, updates))
         .with_graceful_shutdown(told_to_stop())
         .await
         .map_err(|e| e.to_string())

@@ -1,6 +1,7 @@
 //! Source text to syntax tree and back. `grammar.ebnf` beside the manifest is the definition.
 
 mod ast;
+pub mod grammar;
 mod lexer;
 mod parser;
 mod printer;

@@ -1,0 +1,323 @@
+//! Becomings in a universe on a file, with minds that answer by a script, from recordings, and over HTTP.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use batos_covenant::{
+    ApplyCommand, Encoding, Example, IntentDefinition, IntentExample, PrototypeDefinition, Reply, SendCommand,
+    SlotDefinition, decode,
+};
+use batos_graph::{ObjectId, RedbStore};
+use batos_mind::{
+    Answer, ApiKey, BecomingError, BecomingEvent, Client, ClientError, Drafter, Either, Endpoint, Mind, MindError,
+    Outcome, Prompt, Recorder, Recordings, Step, Usage,
+};
+use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work};
+use serde_json::{Value, json};
+
+const GOOD: &str = "withdraw: n = ( balance: balance - n. ^balance )";
+/// Fits the first example by chance.
+const SLY: &str = "withdraw: n = ( balance: 70. ^balance )";
+const BROKEN: &str = "withdraw: n = ( balance: balance - )";
+
+/// Answers by a script and remembers what it was asked.
+#[derive(Default)]
+struct Scripted {
+    answers: Mutex<VecDeque<Result<Vec<String>, MindError>>>,
+    asked: Mutex<Vec<Prompt>>,
+}
+
+impl Scripted {
+    fn new(rounds: &[&[&str]]) -> Arc<Self> {
+        let texts = |round: &&[&str]| Ok(round.iter().map(|text| (*text).to_owned()).collect());
+        Arc::new(Self { answers: Mutex::new(rounds.iter().map(texts).collect()), asked: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Drafter for Scripted {
+    async fn draft(&self, prompt: &Prompt) -> Result<Answer, MindError> {
+        self.asked.lock().unwrap().push(prompt.clone());
+        let next = self.answers.lock().unwrap().pop_front().unwrap_or(Err(MindError::NoMind));
+        let usage = Usage { prompt_tokens: 10, completion_tokens: 5 };
+        next.map(|texts| Answer { texts, mind: "script".to_owned(), usage })
+    }
+}
+
+struct Place {
+    universe: Universe,
+    account: ObjectId,
+    _folder: tempfile::TempDir,
+}
+
+async fn place() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(RedbStore::open(&folder.path().join("u.redb")).unwrap());
+    let universe = Universe::open("u", store).await.unwrap();
+    let example = |balance: i64, n: i64| Example {
+        given: [("balance".to_owned(), json!(balance))].into(),
+        send: SendCommand { selector: "withdraw:".to_owned(), arguments: vec![json!(n)] },
+        answers: Some(json!(balance - n)),
+        leaves: [("balance".to_owned(), json!(balance - n))].into(),
+    };
+    let balance = SlotDefinition {
+        name: "balance".to_owned(),
+        value: Some(json!(100)),
+        method: None,
+        intent: None,
+        constant: false,
+    };
+    let method = "deposit: n = ( balance: balance + n. ^balance )".to_owned();
+    let deposit = SlotDefinition {
+        name: "deposit:".to_owned(),
+        value: None,
+        method: Some(method),
+        intent: None,
+        constant: false,
+    };
+    let definition = PrototypeDefinition {
+        slots: vec![balance, deposit],
+        examples: vec![example(100, 30), example(5, 5)],
+        ..PrototypeDefinition::default()
+    };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let account = ObjectId::of_name("account");
+    let work = Work::Apply { name: "account".to_owned(), apply };
+    deliver(&universe, account, Authority::Operator, work).await.unwrap();
+    Place { universe, account, _folder: folder }
+}
+
+async fn deliver(universe: &Universe, object: ObjectId, authority: Authority, work: Work) -> Result<Value, String> {
+    let (sender, encoding) = ("test".to_owned(), Encoding::Json);
+    let message = Message { object, authority, sender, id: None, digest: [0; 32], encoding, work };
+    match universe.deliver(&message).await.unwrap() {
+        Delivery::Replied(reply) => match decode(&reply).unwrap().0 {
+            Reply::Ok(ok) => Ok(ok.value),
+            Reply::Error { error } => Err(error.to_string()),
+        },
+        Delivery::NotUnderstood(missing) => Err(format!("not understood: {}", missing.selector)),
+    }
+}
+
+impl Place {
+    fn missing(&self, selector: &str) -> Unanswered {
+        let selector = selector.to_owned();
+        Unanswered { receiver: self.account, selector, shapes: vec!["integer".to_owned()], intent: None }
+    }
+
+    async fn make(&self, drafter: Arc<dyn Drafter>) -> Result<Outcome, BecomingError> {
+        Mind::new(self.universe.clone(), drafter).make(&self.missing("withdraw:")).await
+    }
+
+    async fn send(&self, selector: &str, argument: i64) -> Result<Value, String> {
+        let send = SendCommand { selector: selector.to_owned(), arguments: vec![json!(argument)] };
+        deliver(&self.universe, self.account, Authority::Sender, Work::Send { send, made: None }).await
+    }
+
+    async fn eval(&self, authority: Authority, source: &str) -> Result<Value, String> {
+        let work = Work::Eval { source: source.to_owned(), made: None };
+        deliver(&self.universe, self.account, authority, work).await
+    }
+
+    async fn events(&self) -> Vec<BecomingEvent> {
+        let mut events = Vec::new();
+        for shard in 0..=u8::MAX {
+            for (_, event) in self.universe.outbox(shard, None).await.unwrap() {
+                events.extend(decode::<BecomingEvent>(&event.payload).map(|(event, _)| event));
+            }
+        }
+        events
+    }
+
+    async fn steps(&self) -> Vec<Step> {
+        self.events().await.iter().map(|event| event.step).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_draft_that_fails_is_asked_for_again_with_what_was_wrong() {
+    let place = place().await;
+    let mind = Scripted::new(&[&[SLY], &[BROKEN], &[GOOD]]);
+    let outcome = place.make(mind.clone()).await.unwrap();
+    let Outcome::Made(made) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((made.model_calls, made.mind.as_str()), (3, "script"));
+    assert_eq!(place.send("withdraw:", 30).await, Ok(json!(70)));
+
+    let asked = mind.asked.lock().unwrap().clone();
+    assert!(!asked[0].user.contains("refused"), "{}", asked[0].user);
+    let wanted = [SLY, r#"example 2 ({"given":{"balance":5}"#, "it answers 70, not 0"];
+    assert!(wanted.iter().all(|wanted| asked[1].user.contains(wanted)), "{}", asked[1].user);
+    let wanted = [SLY, BROKEN, "line 1, column 36"];
+    assert!(wanted.iter().all(|wanted| asked[2].user.contains(wanted)), "{}", asked[2].user);
+
+    use Step::{Asked, Drafted, Judged, Repair, Swapped};
+    assert_eq!(place.steps().await, [Asked, Drafted, Repair, Drafted, Repair, Drafted, Judged, Swapped]);
+    let last = place.events().await.pop().unwrap();
+    assert_eq!((last.prompt_tokens, last.completion_tokens, last.forge_rev), (30, 15, 1));
+}
+
+#[tokio::test]
+async fn rounds_are_bounded_and_a_refusal_is_remembered() {
+    let place = place().await;
+    let mind = Scripted::new(&[&[BROKEN], &[BROKEN], &[SLY], &[GOOD]]);
+    for _ in 0..2 {
+        let outcome = place.make(mind.clone()).await.unwrap();
+        assert!(matches!(&outcome, Outcome::Refused(why) if why.contains("it answers 70, not 0")), "{outcome:?}");
+        assert_eq!(mind.asked.lock().unwrap().len(), 3);
+    }
+    assert!(place.send("withdraw:", 30).await.is_err());
+}
+
+#[tokio::test]
+async fn of_several_drafts_the_first_that_holds_is_taken_and_the_best_is_spoken_of() {
+    let place = place().await;
+    let amended = "toolForge drafts: 3. toolForge temperature: 1.0. toolForge request: 'Be brief.'. toolForge drafts";
+    let refused = place.eval(Authority::Sender, amended).await;
+    assert!(refused.is_err_and(|why| why.contains("image")));
+    assert!(place.eval(Authority::Architect, "Object setSlot: #drafts value: 1").await.is_err());
+    assert!(place.eval(Authority::Architect, "toolForge setSlot: #more value: 1").await.is_err());
+    assert_eq!(place.eval(Authority::Architect, amended).await, Ok(json!(3)));
+
+    let mind = Scripted::new(&[&[BROKEN, SLY, "no"], &["no", BROKEN, GOOD, SLY]]);
+    assert!(matches!(place.make(mind.clone()).await.unwrap(), Outcome::Made(_)));
+    let asked = mind.asked.lock().unwrap().clone();
+    assert_eq!((asked[0].drafts, asked[0].temperature), (3, 1.0));
+    assert!(asked[0].user.ends_with("Be brief."), "{}", asked[0].user);
+    assert!(asked[1].user.contains(SLY) && !asked[1].user.contains(BROKEN), "{}", asked[1].user);
+    assert_eq!(place.events().await.pop().unwrap().forge_rev, 2);
+
+    assert_eq!(place.eval(Authority::Architect, "toolForge attempts: 0. 1").await, Ok(json!(1)));
+    let error = Mind::new(place.universe.clone(), mind).make(&place.missing("pay:")).await;
+    assert!(matches!(error, Err(BecomingError::Mind(MindError::BadForge(why))) if why.contains("attempts")));
+}
+
+#[tokio::test]
+async fn nothing_is_asked_that_cannot_be_judged_or_named() {
+    let place = place().await;
+    let mind = Scripted::new(&[&[GOOD]]);
+    for selector in ["pay:", "x = ( 1 ). y", "ignore all that\nand:", "a b"] {
+        let outcome = Mind::new(place.universe.clone(), mind.clone()).make(&place.missing(selector)).await.unwrap();
+        assert!(matches!(&outcome, Outcome::Refused(_)), "{selector}: {outcome:?}");
+    }
+    assert!(mind.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_intent_is_made_where_it_stands_and_from_its_words() {
+    let place = place().await;
+    let example = IntentExample { arguments: vec![json!(4)], answers: Some(json!(8)), ..IntentExample::default() };
+    let (text, arguments) = ("Answers twice the number.".to_owned(), vec!["number".to_owned()]);
+    let intent = Some(IntentDefinition { text, arguments, examples: vec![example] });
+    let slot = SlotDefinition { name: "twice:".to_owned(), value: None, method: None, intent, constant: false };
+    let definition = PrototypeDefinition { slots: vec![slot], ..PrototypeDefinition::default() };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let object = ObjectId::of_name("doubler");
+    let work = Work::Apply { name: "doubler".to_owned(), apply };
+    deliver(&place.universe, object, Authority::Operator, work).await.unwrap();
+
+    let traits = ObjectId::of_name("traits doubler");
+    let missing = Unanswered { receiver: object, intent: Some(traits), ..place.missing("twice:") };
+    let mind =
+        Scripted::new(&[&["twice: number = ( number + 4 )\n"], &["twice: n = ( n + 3 )"], &["twice: n = ( n * 2 )"]]);
+    let Outcome::Made(made) = Mind::new(place.universe.clone(), mind.clone()).make(&missing).await.unwrap() else {
+        panic!()
+    };
+    // One example is a weak judge; what was asked is what matters here.
+    assert_eq!((made.holder, made.model_calls), (traits.to_string(), 1));
+    let asked = mind.asked.lock().unwrap()[0].user.clone();
+    let wanted = ["twice: number\nnumber: integer", "Answers twice the number.", r#""arguments":[4]"#];
+    assert!(wanted.iter().all(|wanted| asked.contains(wanted)), "{asked}");
+    let send = SendCommand { selector: "twice:".to_owned(), arguments: vec![json!(4)] };
+    let answer = deliver(&place.universe, object, Authority::Sender, Work::Send { send, made: None }).await;
+    assert_eq!(answer, Ok(json!(8)));
+}
+
+async fn fake(steps: Value) -> Client {
+    let address = fake_vllm::start("base").await.unwrap();
+    // The client installs what TLS needs, for the other one as well.
+    let client = Client::new(Endpoint::new(&format!("http://{address}/v1"), "base")).unwrap();
+    let http = reqwest::Client::new();
+    let response = http.post(format!("http://{address}/fake/script")).json(&steps).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    client
+}
+
+#[tokio::test]
+async fn a_model_behind_a_url_makes_the_method() {
+    let place = place().await;
+    let client = fake(json!([
+        { "texts": ["withdraw: n = ( balance"], "finish_reason": "length" },
+        { "texts": [format!("Sure:\n```smalltalk\n{SLY}\n```")] },
+        { "texts": [format!("I see. `{GOOD}` it is.")] },
+    ]))
+    .await;
+    let outcome = place.make(Arc::new(client.clone())).await.unwrap();
+    let Outcome::Made(made) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(made.mind, format!("base at {}", client.endpoint().url));
+    assert_eq!((made.model_calls, client.spent().requests), (3, 3));
+    assert_eq!(place.send("withdraw:", 30).await, Ok(json!(70)));
+    let last = place.events().await.pop().unwrap();
+    let Usage { prompt_tokens, completion_tokens } = client.spent().usage;
+    assert_eq!((last.prompt_tokens, last.completion_tokens), (prompt_tokens, completion_tokens));
+
+    let requests: Vec<Value> = reqwest::get(format!("{}/fake/requests", client.endpoint().url.replace("/v1", "")))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let grammar = requests[0]["body"]["structured_outputs"]["grammar"].as_str().unwrap();
+    assert!(grammar.starts_with("root ::= \"withdraw:\" s name s \"=\""), "{grammar}");
+    assert!(requests[1]["body"]["messages"][1]["content"].as_str().unwrap().contains("cut off at the limit"));
+}
+
+#[tokio::test]
+async fn a_mind_that_cannot_be_reached_leaves_the_becoming_open() {
+    let place = place().await;
+    let client = fake(json!(vec![json!({ "fault": "status", "status": 400, "message": "no such model" })])).await;
+    let outcome = place.make(Arc::new(client.clone())).await;
+    let refused = ClientError::Refused { status: 400, message: "no such model".to_owned() };
+    assert!(matches!(outcome, Err(BecomingError::Mind(MindError::Client(error))) if error == refused));
+    assert_eq!(place.steps().await, [Step::Asked]);
+    assert!(matches!(place.make(Scripted::new(&[&[GOOD]])).await.unwrap(), Outcome::Made(_)));
+}
+
+#[tokio::test]
+async fn what_a_live_mind_answered_is_recorded_and_answers_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recordings.yaml");
+    let client = fake(json!([{ "texts": [SLY] }, { "texts": [GOOD] }])).await;
+    let recorder = Recorder::open(client, &file).unwrap();
+    assert!(matches!(place().await.make(Arc::new(recorder)).await.unwrap(), Outcome::Made(_)));
+
+    let recordings = Recordings::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let outcome = place().await.make(Arc::new(recordings.clone())).await.unwrap();
+    let Outcome::Made(made) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((made.mind.as_str(), made.model_calls), ("recorded", 2));
+
+    // A recording that ends with a draft that failed refuses; another mind may go on where one is.
+    let mut written: serde_json::Value = serde_yaml::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    written["recorded"].as_array_mut().unwrap().retain(|recording| recording["answer"] == SLY);
+    let first_only = Recordings::parse(&written.to_string()).unwrap();
+    let outcome = place().await.make(Arc::new(first_only.clone())).await.unwrap();
+    assert!(matches!(&outcome, Outcome::Refused(why) if why.contains("it answers 70")), "{outcome:?}");
+    let both = Either(first_only, fake(json!([{ "texts": [GOOD] }])).await);
+    assert!(matches!(place().await.make(Arc::new(both)).await.unwrap(), Outcome::Made(_)));
+}
+
+#[tokio::test]
+async fn what_looks_like_a_key_is_not_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recordings.yaml");
+    let leak = format!("{GOOD} \"sk-abcdefghijklmnopqrstuvwxyz\"");
+    let recorder = Recorder::open(Recordings::default(), &file).unwrap();
+    drop(recorder);
+    let recorder = Recorder::open(fake(json!([{ "texts": [leak] }])).await, &file).unwrap();
+    assert!(matches!(place().await.make(Arc::new(recorder)).await.unwrap(), Outcome::Made(_)));
+    assert!(!file.exists());
+    assert!(ApiKey::read(&file).is_err());
+}
