@@ -22,6 +22,35 @@ pub(crate) fn checked<'de, D: Deserializer<'de>, T: Deserialize<'de> + Check>(
     deserializer.deserialize_seq(ListVisitor(PhantomData))
 }
 
+/// Reads a map that has rules of its own, or nothing.
+pub(crate) fn optional<'de, D: Deserializer<'de>, T: Deserialize<'de> + Check>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    deserializer.deserialize_option(OptionVisitor(PhantomData))
+}
+
+struct OptionVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + Check> Visitor<'de> for OptionVisitor<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map or nothing")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+        Element(&[]).deserialize(deserializer).map(Some)
+    }
+}
+
 struct ListVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de> + Check> Visitor<'de> for ListVisitor<T> {

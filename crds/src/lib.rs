@@ -16,7 +16,7 @@ mod universe;
 mod yaml;
 
 pub use facet::*;
-pub use manifest::{Manifest, Metadata, ParseError, Resource, parse};
+pub use manifest::{Manifest, Metadata, ParseError, Resource, parse, parse_mind};
 pub use model_pool::*;
 pub use prototype::*;
 #[cfg(feature = "kubernetes")]

@@ -7,7 +7,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 
-use crate::{FacetSpec, ModelPoolSpec, PrototypeSpec, UniverseSpec, check};
+use crate::{FacetSpec, MindSpec, ModelPoolSpec, PrototypeSpec, UniverseSpec, check};
 
 /// A resource as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,6 +111,11 @@ pub fn parse(text: &str) -> Result<Vec<Resource>, ParseError> {
         });
     }
     Ok(resources)
+}
+
+/// Reads what `spec.mind` of a Universe is, alone.
+pub fn parse_mind(text: &str) -> Result<Option<MindSpec>, ParseError> {
+    Ok(check::optional(serde_yaml::Deserializer::from_str(text))?)
 }
 
 fn read<S: DeserializeOwned>(document: serde_yaml::Deserializer<'_>) -> Result<Manifest<S>, ParseError> {

@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "kubernetes")]
 use crate::UniverseStatus;
+use crate::check::{self, Check};
 
 /// A universe: where its objects are kept, how they are reached and how many workers run their turns.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,7 +40,7 @@ pub struct UniverseSpec {
     #[serde(default)]
     pub workers: WorkersSpec,
     /// Absent: nothing drafts missing methods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "check::optional", skip_serializing_if = "Option::is_none")]
     pub mind: Option<MindSpec>,
 }
 
@@ -97,14 +98,87 @@ fn one() -> i32 {
     1
 }
 
-/// What drafts missing methods.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// What drafts missing methods: a model behind a URL, recorded answers, or both, then what is recorded comes first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": "has(self.url) == has(self.model)", "message": "url and model belong together" },
+    { "rule": "has(self.url) || !(has(self.apiKeyFile) || has(self.apiKeySecret))", "message": "a key is for a url" },
+    { "rule": "!has(self.apiKeyFile) || !has(self.apiKeySecret)", "message": "give one of apiKeyFile and apiKeySecret" },
+]))]
 pub struct MindSpec {
+    /// A server that speaks OpenAI's protocol: what `/chat/completions` follows, as in http://vllm:8000/v1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = "^https?://[^@?#\\s]+$"))]
+    pub url: Option<String>,
+    /// The model as the server names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub model: Option<String>,
+    /// A file that holds the server's key alone, where the worker runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub api_key_file: Option<String>,
+    /// The server's key, in a Secret beside the Universe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_secret: Option<SecretKeySpec>,
+    /// Seconds that one answer may take, with all that is tried again; 120 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub timeout_seconds: Option<u32>,
+    /// Requests of one worker at once; 4 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max_concurrency: Option<u32>,
     /// Recorded answers of a model, for tests and tours without one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub recorded: Vec<RecordingSpec>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKeySpec {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+impl Check for MindSpec {
+    fn check(&self) -> Result<(), String> {
+        let bad = |what: &str| Err(format!("mind: {what}"));
+        let url = self.url.as_deref();
+        match url {
+            Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                return bad("the url begins with http:// or https://");
+            }
+            Some(url) if url.contains(['@', '?', '#']) => {
+                return bad("the url has a login, a query or a fragment; a key belongs into apiKeyFile");
+            }
+            _ => {}
+        }
+        if url.is_some() != self.model.is_some() {
+            return bad("url and model belong together");
+        }
+        if url.is_none() && (self.api_key_file.is_some() || self.api_key_secret.is_some()) {
+            return bad("a key is for a url");
+        }
+        if self.api_key_file.is_some() && self.api_key_secret.is_some() {
+            return bad("give one of apiKeyFile and apiKeySecret");
+        }
+        if self.timeout_seconds.is_some_and(|n| !(1..=3600).contains(&n)) {
+            return bad("timeoutSeconds is from 1 to 3600");
+        }
+        match self.max_concurrency {
+            Some(n) if !(1..=256).contains(&n) => bad("maxConcurrency is from 1 to 256"),
+            _ => Ok(()),
+        }
+    }
+
+    fn key(&self) -> &str {
+        "mind"
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{client, credentials::ARCHITECT_FILE, offline, repl, store, up, worker};
+use crate::{client, credentials::ARCHITECT_FILE, mind, offline, repl, store, up, worker};
 
 /// Anything that ends a command; its text is for a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -87,9 +87,9 @@ struct Uvm {
     store: String,
     #[command(flatten)]
     bus: Bus,
-    /// Recorded answers of a model, as YAML
-    #[arg(long)]
-    recordings: Option<PathBuf>,
+    /// What drafts missing methods: a file with spec.mind of a Universe, as YAML
+    #[arg(long, value_name = "FILE")]
+    mind: Option<PathBuf>,
     /// Serves GET /readyz here
     #[arg(long)]
     health: Option<SocketAddr>,
@@ -144,16 +144,20 @@ impl Cli {
 
 impl Uvm {
     async fn run(self) -> Result<(), Error> {
-        let recordings = match &self.recordings {
-            Some(path) => tokio::fs::read_to_string(path).await.map_err(|e| format!("{}: {e}", path.display()))?,
-            None => "recordings: []".to_owned(),
+        let mind = match &self.mind {
+            Some(path) => {
+                let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+                let text = tokio::fs::read_to_string(path).await.map_err(|e| failed(&e))?;
+                batos_crds::parse_mind(&text).map_err(|e| failed(&e))?
+            }
+            None => None,
         };
         let mut worker = worker::Worker::start(worker::Settings {
             universe: self.universe,
             store: store::open(&self.store).await?,
             nats: self.bus.url(),
             root: self.bus.root,
-            recordings: batos_mind::Recordings::parse(&recordings)?,
+            drafter: mind::drafter(mind.as_ref(), None)?,
             health: self.health,
         })
         .await?;

@@ -185,6 +185,10 @@ impl Ingress {
                 ErrorKind::Refused,
                 format!("nobody understands {:?}, and the draft was refused: {reason}", missing.selector),
             )),
+            Ok(Err(BecomingError::Mind(error))) if error.is_passing() => Err(ErrorReply::new(
+                ErrorKind::Unavailable,
+                format!("a method for {:?} cannot be made now, ask again with the same id: {error}", missing.selector),
+            )),
             Ok(Err(BecomingError::Mind(error))) => Err(not_understood(missing, &error.to_string())),
             Ok(Err(BecomingError::Universe(error))) => Err(error.to_reply()),
             Err(error) => Err(ErrorReply::new(ErrorKind::Internal, format!("becoming: {error}"))),

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use batos_bus::without_login;
 use batos_covenant::{ApplyCommand, ErrorKind, Reply, Wire};
 use batos_crds::PrototypeSpec;
-use batos_mind::Recordings;
 use clap::Args;
 use serde_json::json;
 
@@ -13,6 +12,7 @@ use crate::{
     cli::{Error, stop_signal},
     credentials::{ARCHITECT_FILE, Credentials},
     manifests::{self, Manifests, Stamp},
+    mind,
     nats::NatsServer,
     progress::patiently,
     store,
@@ -45,14 +45,16 @@ pub struct Up {
     /// First token of all subjects
     #[arg(long, default_value = "batos")]
     root: String,
+    /// Writes what the model behind spec.mind.url answers into this file, for spec.mind.recorded
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 impl Up {
     pub async fn run(self) -> Result<(), Error> {
         let mut stamp = manifests::stamp(&self.manifests)?;
         let wanted = manifests::read(&self.manifests)?;
-        let recorded = wanted.spec.mind.clone().map(|mind| mind.recorded).unwrap_or_default();
-        let recordings = Recordings::new(recorded.into_iter().map(|r| (r.request, r.answer)));
+        let drafter = mind::drafter(wanted.spec.mind.as_ref(), self.record.as_deref())?;
         tokio::fs::create_dir_all(&self.data).await.map_err(|e| format!("{}: {e}", self.data.display()))?;
         let store_url = match &self.store {
             Some(url) => url.clone(),
@@ -70,14 +72,8 @@ impl Up {
                 (Some(server), credentials.system_url(port), format!("nats://127.0.0.1:{port}"))
             }
         };
-        let settings = Settings {
-            universe: wanted.universe.clone(),
-            store,
-            nats,
-            root: self.root.clone(),
-            recordings,
-            health: None,
-        };
+        let settings =
+            Settings { universe: wanted.universe.clone(), store, nats, root: self.root.clone(), drafter, health: None };
         let mut worker = Worker::start(settings).await?;
         let served = match apply(&worker, &wanted.prototypes).await {
             Ok(()) => {

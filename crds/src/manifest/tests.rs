@@ -38,6 +38,18 @@ fn a_bad_file_is_refused_with_its_line() {
             15,
             "\"x\" is there twice",
         ),
+        (
+            "half a mind",
+            UNIVERSE.replace("spec: {}", "spec:\n  mind:\n    url: http://x/v1"),
+            7,
+            "url and model belong together",
+        ),
+        (
+            "a key in a url",
+            UNIVERSE.replace("spec: {}", "spec:\n  mind:\n    url: http://me:pw@x/v1\n    model: m"),
+            7,
+            "belongs into apiKeyFile",
+        ),
         ("field twice", prototype("  parents: []\n  parents: []\n"), 12, "duplicate"),
     ];
     for (case, text, line, message) in table {

@@ -55,7 +55,7 @@ fn a_universe_on_tikv_gets_a_deployment() {
     assert_eq!(
         arguments(&plan),
         "uvm --universe u --store tikv://a:1,b:2 --nats nats://bus:4222 --root batos \
-         --recordings /etc/batos/recordings.yaml --health 0.0.0.0:8081"
+         --mind /etc/batos/mind.yaml --health 0.0.0.0:8081"
     );
     assert_eq!((plan.verdict.reason, plan.verdict.outlook), ("Starting", Outlook::Waiting));
 }
@@ -107,6 +107,23 @@ fn new_recordings_change_the_pods() {
     let recorded = |answer: &str| json!({ "mind": { "recorded": [{ "request": "r", "answer": answer }] } });
     assert_eq!(digest(recorded("a")), digest(recorded("a")));
     assert_ne!(digest(recorded("a")), digest(recorded("b")));
+}
+
+#[test]
+fn the_key_of_a_mind_is_mounted_and_not_written_down() {
+    let mind = json!({ "url": "http://m/v1", "model": "m", "apiKeySecret": { "name": "keys", "key": "openai" } });
+    let plan = planned(&universe(json!({ "mind": mind })), Some("tikv://d:1"));
+    let [Child::ConfigMap(config), Child::Deployment(deployment)] = plan.children.as_slice() else {
+        panic!("{plan:?}")
+    };
+    let written = batos_crds::parse_mind(&config.data.as_ref().unwrap()["mind.yaml"]).unwrap().unwrap();
+    assert_eq!((written.url.as_deref(), written.api_key_secret), (Some("http://m/v1"), None));
+    let pod = deployment.spec.as_ref().unwrap().template.spec.clone().unwrap();
+    let secret = pod.volumes.unwrap().into_iter().find_map(|volume| volume.secret).unwrap();
+    assert_eq!(secret.secret_name.as_deref(), Some("keys"));
+    let file = written.api_key_file.unwrap();
+    let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+    assert!(mounts.iter().any(|mount| file.starts_with(&mount.mount_path) && mount.name == "mind-key"), "{mounts:?}");
 }
 
 #[test]

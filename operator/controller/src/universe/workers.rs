@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use batos_crds::{RecordingSpec, Universe};
+use batos_crds::Universe;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, StatefulSet, StatefulSetSpec},
         core::v1::{
             ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
-            PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-            Volume, VolumeMount, VolumeResourceRequirements,
+            KeyToPath, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec, Probe,
+            ResourceRequirements, SecretVolumeSource, Volume, VolumeMount, VolumeResourceRequirements,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use kube::ResourceExt;
-use serde_json::json;
 
 use super::reach;
 use crate::{
@@ -25,6 +24,10 @@ use crate::{
 };
 
 const HEALTH_PORT: i32 = 8081;
+/// Where the key of the model's server is mounted.
+const KEY_VOLUME: &str = "mind-key";
+const KEY_FOLDER: &str = "/etc/batos-mind";
+const KEY_FILE: &str = "key";
 
 pub fn name(universe: &str) -> String {
     format!("{universe}-uvm")
@@ -34,18 +37,18 @@ pub fn build(universe: &Universe, store: &str, in_file: bool, settings: &Setting
     let owner = universe.name_any();
     let name = name(&owner);
     let labels = meta::labels("uvm", meta::UNIVERSE, &owner);
-    let recordings = recordings(universe);
+    let mind = mind(universe);
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels.clone()),
-            annotations: Some(BTreeMap::from([(meta::DIGEST.to_owned(), meta::digest(&recordings))])),
+            annotations: Some(BTreeMap::from([(meta::DIGEST.to_owned(), meta::digest(&mind))])),
             ..ObjectMeta::default()
         }),
         spec: Some(pod(universe, store, in_file, settings)),
     };
     let config = Child::ConfigMap(ConfigMap {
         metadata: meta::child(universe, &name, labels.clone()),
-        data: Some(BTreeMap::from([("recordings.yaml".to_owned(), recordings)])),
+        data: Some(BTreeMap::from([("mind.yaml".to_owned(), mind)])),
         ..ConfigMap::default()
     });
     let metadata = meta::child(universe, &name, labels);
@@ -77,18 +80,31 @@ pub fn build(universe: &Universe, store: &str, in_file: bool, settings: &Setting
     vec![config, workload]
 }
 
-/// The file that `batos uvm --recordings` reads; YAML takes JSON.
-fn recordings(universe: &Universe) -> String {
-    let recorded = universe.spec.mind.iter().flat_map(|mind| &mind.recorded);
-    let recording = |r: &RecordingSpec| json!({ "request": r.request, "answer": r.answer });
-    json!({ "recordings": recorded.map(recording).collect::<Vec<_>>() }).to_string()
+/// The file that `batos uvm --mind` reads; YAML takes JSON. The key of a Secret is mounted beside it.
+fn mind(universe: &Universe) -> String {
+    let mut mind = universe.spec.mind.clone().unwrap_or_default();
+    if mind.api_key_secret.take().is_some() {
+        mind.api_key_file = Some(format!("{KEY_FOLDER}/{KEY_FILE}"));
+    }
+    serde_json::to_string(&mind).unwrap_or_default()
+}
+
+fn key_volume(universe: &Universe) -> Option<Volume> {
+    let secret = universe.spec.mind.as_ref()?.api_key_secret.as_ref()?;
+    let item = KeyToPath { key: secret.key.clone(), path: KEY_FILE.to_owned(), mode: None };
+    let secret = SecretVolumeSource {
+        secret_name: Some(secret.name.clone()),
+        items: Some(vec![item]),
+        ..SecretVolumeSource::default()
+    };
+    Some(Volume { name: KEY_VOLUME.to_owned(), secret: Some(secret), ..Volume::default() })
 }
 
 fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> PodSpec {
     let (nats, root) = reach(universe, settings);
     let config = ConfigMapVolumeSource { name: name(&universe.name_any()), ..ConfigMapVolumeSource::default() };
-    let volumes = vec![
-        Volume { name: "recordings".to_owned(), config_map: Some(config), ..Volume::default() },
+    let mut volumes = vec![
+        Volume { name: "mind".to_owned(), config_map: Some(config), ..Volume::default() },
         Volume { name: "tmp".to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() },
     ];
     let mount = |name: &str, path: &str| VolumeMount {
@@ -96,7 +112,11 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
         mount_path: path.to_owned(),
         ..VolumeMount::default()
     };
-    let mut mounts = vec![mount("recordings", "/etc/batos"), mount("tmp", "/tmp")];
+    let mut mounts = vec![mount("mind", "/etc/batos"), mount("tmp", "/tmp")];
+    if let Some(key) = key_volume(universe) {
+        volumes.push(key);
+        mounts.push(mount(KEY_VOLUME, KEY_FOLDER));
+    }
     if in_file {
         mounts.push(mount("data", "/data"));
     }
@@ -110,8 +130,8 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
         &nats,
         "--root",
         &root,
-        "--recordings",
-        "/etc/batos/recordings.yaml",
+        "--mind",
+        "/etc/batos/mind.yaml",
         "--health",
         &format!("0.0.0.0:{HEALTH_PORT}"),
     ];

@@ -1,0 +1,45 @@
+//! What drafts the methods of a universe, as its `spec.mind` says.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use batos_crds::MindSpec;
+use batos_mind::{ApiKey, Client, Drafter, Either, Endpoint, Recorder, Recordings};
+
+use crate::cli::Error;
+
+/// Holds the key of the model's server where no file does.
+const KEY: &str = "BATOS_MIND_KEY";
+
+/// What is recorded comes first, then the model. `record` is a file for what the model answers.
+pub fn drafter(spec: Option<&MindSpec>, record: Option<&Path>) -> Result<Arc<dyn Drafter>, Error> {
+    let recorded = spec.map(|mind| mind.recorded.as_slice()).unwrap_or_default();
+    let recordings = Recordings::new(recorded.iter().map(|r| (r.request.clone(), r.answer.clone())));
+    let endpoint = match spec {
+        Some(mind) => endpoint(mind)?,
+        None => None,
+    };
+    Ok(match (endpoint, record) {
+        (None, None) => Arc::new(recordings),
+        (None, Some(_)) => return Err("there is nothing to record: spec.mind has no url".into()),
+        (Some(endpoint), None) => Arc::new(Either(recordings, Client::new(endpoint)?)),
+        (Some(endpoint), Some(file)) => Arc::new(Either(recordings, Recorder::open(Client::new(endpoint)?, file)?)),
+    })
+}
+
+fn endpoint(mind: &MindSpec) -> Result<Option<Endpoint>, Error> {
+    let (Some(url), Some(model)) = (&mind.url, &mind.model) else { return Ok(None) };
+    let usual = Endpoint::new(url, model);
+    let key = match &mind.api_key_file {
+        Some(file) => Some(ApiKey::read(Path::new(file))?),
+        None if mind.api_key_secret.is_some() => {
+            return Err("spec.mind.apiKeySecret needs Kubernetes; use apiKeyFile here".into());
+        }
+        None => std::env::var(KEY).ok().as_deref().and_then(ApiKey::new),
+    };
+    Ok(Some(Endpoint {
+        key,
+        timeout: mind.timeout_seconds.map_or(usual.timeout, |seconds| Duration::from_secs(seconds.into())),
+        max_concurrency: mind.max_concurrency.map_or(usual.max_concurrency, |n| n as usize),
+        ..usual
+    }))
+}

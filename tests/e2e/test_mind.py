@@ -1,0 +1,100 @@
+"""A missing method is made by a model behind a URL: a played vLLM that answers by a script."""
+
+import json
+import os
+import re
+import subprocess
+import urllib.request
+
+import pytest
+
+from bus import Failed, wait_until
+
+FAKE = os.environ.get("BATOS_FAKE_VLLM")
+GOOD = "withdraw: n = ( balance: balance - n. ^balance )"
+SLY = "withdraw: n = ( balance: 70. ^balance )"
+
+pytestmark = pytest.mark.skipif(not FAKE, reason="BATOS_FAKE_VLLM names no binary")
+
+
+class Model:
+    """A fake-vllm of its own port."""
+
+    def __init__(self, log):
+        self.process = subprocess.Popen([FAKE, "base", "--host", "127.0.0.1", "--port", "0"], stdout=log.open("w"))
+        port = wait_until(lambda: re.search(r" on 127\.0\.0\.1:(\d+)", log.read_text()), "fake-vllm")
+        self.url = f"http://127.0.0.1:{port[1]}"
+
+    def call(self, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        return json.load(urllib.request.urlopen(request))
+
+    def answers(self, *steps):
+        self.call("/fake/script", list(steps))
+
+    def asked(self):
+        return [request["body"] for request in self.call("/fake/requests")]
+
+
+@pytest.fixture
+def model(tmp_path):
+    model = Model(tmp_path / "fake-vllm.log")
+    yield model
+    model.process.kill()
+    model.process.wait()
+
+
+@pytest.fixture
+def universe(universe, model):
+    """The quickstart's universe with a model instead of recordings."""
+    assert universe.stop() == 0
+    manifest = universe.manifests / "universe.yaml"
+    before, _, _ = manifest.read_text().partition("  mind:")
+    (universe.data / "key").write_text("sk-0123456789abcdef\n")
+    mind = {"url": f"{model.url}/v1", "model": "base", "apiKeyFile": str(universe.data / "key"), "timeoutSeconds": 5}
+    manifest.write_text(f"{before}  mind: {json.dumps(mind)}\n")
+    universe.start()
+    return universe
+
+
+def test_a_model_makes_the_method_and_repairs_its_draft(universe, bus, model):
+    bus.send("account", "deposit:", 100)
+    model.answers({"texts": [f"Here you are:\n```smalltalk\n{SLY}\n```"]}, {"texts": [GOOD]})
+    reply = bus.send("account", "withdraw:", 30)
+    assert reply["value"] == 70
+    assert reply["made"]["mind"] == f"base at {model.url}/v1"
+    assert reply["made"]["model_calls"] == 2
+    assert bus.send("account", "withdraw:", 30)["value"] == 40
+
+    first, second = model.asked()
+    assert first["structured_outputs"]["grammar"].startswith('root ::= "withdraw:" s name')
+    told = second["messages"][1]["content"]
+    assert SLY in told and "it answers 70, not 0" in told
+    wait_until(lambda: any(event["step"] == "swapped" for event in bus.events("becoming")), "the event `swapped`")
+    steps = [event["step"] for event in bus.events("becoming")]
+    assert steps == ["asked", "drafted", "repair", "drafted", "judged", "swapped"]
+    assert "sk-0123456789abcdef" not in universe.log.read_text()
+
+
+def test_a_model_that_cannot_be_reached_is_unavailable_and_then_goes_on(universe, bus, model):
+    bus.send("account", "deposit:", 100)
+    model.answers({"fault": "status", "status": 401, "message": "no"})
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert failed.value.kind == "unavailable"
+    assert "401" in failed.value.message
+    model.answers({"texts": [GOOD]})
+    assert bus.send("account", "withdraw:", 30)["value"] == 70
+
+
+def test_the_architect_rewrites_the_prompt(universe, bus, model):
+    bus.send("account", "deposit:", 100)
+    model.answers({"texts": [SLY]})
+    source = "toolForge attempts: 1. toolForge request: 'Quickly, please.'. toolForge attempts"
+    assert bus.command("account", "eval", {"source": source}, cls="adm")["value"] == 1
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert failed.value.kind == "refused"
+    [asked] = model.asked()
+    assert asked["messages"][1]["content"].endswith("Quickly, please.")
