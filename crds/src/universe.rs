@@ -98,6 +98,20 @@ fn one() -> i32 {
     1
 }
 
+/// How much a universe makes without asking a person.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Autonomy {
+    /// Nothing is made.
+    Strict,
+    /// Every method waits for a person.
+    Ask,
+    /// Methods with a risk wait for a person.
+    #[default]
+    Careful,
+    /// What the Crucible admits goes in.
+    Free,
+}
+
 /// What drafts missing methods: a model behind a URL, recorded answers, or both, then what is recorded comes first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -107,6 +121,17 @@ fn one() -> i32 {
     { "rule": "!has(self.apiKeyFile) || !has(self.apiKeySecret)", "message": "give one of apiKeyFile and apiKeySecret" },
 ]))]
 pub struct MindSpec {
+    /// How much it makes by itself.
+    #[serde(default)]
+    pub autonomy: Autonomy,
+    /// How long a proposal waits for a decision; a week when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8760))]
+    pub approval_hours: Option<u32>,
+    /// Ed25519 public keys, in hexadecimal, whose decisions about proposals count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 64, max = 64), regex(pattern = "^[0-9a-f]+$")))]
+    pub approvers: Vec<String>,
     /// A server that speaks OpenAI's protocol: what `/chat/completions` follows, as in http://vllm:8000/v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = "^https?://[^@?#\\s]+$"))]

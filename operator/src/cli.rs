@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{client, credentials::ARCHITECT_FILE, mind, offline, repl, store, up, worker};
+use crate::{approval, client, credentials::ARCHITECT_FILE, mind, offline, repl, store, up, worker};
 
 /// Anything that ends a command; its text is for a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -45,6 +45,14 @@ enum Command {
     History(client::History),
     /// Takes the last change of a slot back
     Undo(client::Undo),
+    /// Shows the changes that wait for a person
+    Proposals(approval::Proposals),
+    /// Approves a change, signed with the Architect's key
+    Approve(approval::Approve),
+    /// Denies a change, signed with the Architect's key
+    Deny(approval::Deny),
+    /// Shows where a method came from: the message or the mind, its prompt, drafts and verdicts
+    Why(approval::Why),
     /// Prints events as they come
     Watch(client::Watch),
     /// Writes the universe's image, of one moment, into a file while it runs
@@ -133,6 +141,10 @@ impl Cli {
             Command::List(list) => list.run().await,
             Command::History(history) => history.run().await,
             Command::Undo(undo) => undo.run().await,
+            Command::Proposals(proposals) => proposals.run().await,
+            Command::Approve(approve) => approve.run().await,
+            Command::Deny(deny) => deny.run().await,
+            Command::Why(why) => why.run().await,
             Command::Watch(watch) => watch.run().await,
             Command::Export(export) => export.run().await,
             Command::Import(import) => import.run().await,
@@ -158,6 +170,7 @@ impl Uvm {
             nats: self.bus.url(),
             root: self.bus.root,
             drafter: mind::drafter(mind.as_ref(), None)?,
+            policy: mind::policy(mind.as_ref(), &[])?,
             health: self.health,
         })
         .await?;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Stands for the universe itself where a subject wants an object.
-const UNIVERSE: &str = "_";
+pub const UNIVERSE: &str = "_";
 
 #[derive(Args)]
 #[command(after_help = "Examples:

@@ -14,12 +14,16 @@ use std::{
 };
 
 use batos_bus::INBOX_PREFIX;
+use batos_mind::Approver;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Error;
 
 /// File beside the data that lets its reader act as the Architect.
 pub const ARCHITECT_FILE: &str = "architect.url";
+
+/// File beside the data with the key that the Architect's decisions are signed with (Ed25519, PKCS#8).
+pub const KEY_FILE: &str = "architect.key";
 
 /// Passwords of one universe's bus.
 #[derive(Serialize, Deserialize)]
@@ -94,6 +98,22 @@ impl Credentials {
         // JSON is a subset of the server's configuration language.
         Ok(format!("no_auth_user: sender\nauthorization: {}\n", serde_json::json!({ "users": users })))
     }
+}
+
+/// The Architect's public key; the key itself is made beside the data when there is none.
+pub fn approver(data: &Path) -> Result<Approver, Error> {
+    let path = data.join(KEY_FILE);
+    let failed = |e: &dyn std::fmt::Display| Error::from(format!("{}: {e}", path.display()));
+    let key = match std::fs::read(&path) {
+        Ok(key) => key,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let (key, _) = batos_mind::signing_key().map_err(|e| failed(&e))?;
+            write_private(&path, &key)?;
+            key
+        }
+        Err(error) => return Err(failed(&error)),
+    };
+    batos_mind::public_key(&key).map_err(|e| failed(&e))
 }
 
 /// 128 random bits, in hexadecimal.

@@ -9,7 +9,7 @@ use batos_covenant::{
     SendCommand, Subject, Wire, decode, encode,
 };
 use batos_graph::{ObjectId, Snapshot};
-use batos_mind::{BecomingError, Mind, Outcome};
+use batos_mind::{ApprovalError, BecomingError, Mind, Outcome};
 use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, UniverseError, Waiting, Work};
 use serde::Serialize;
 
@@ -65,7 +65,17 @@ impl Ingress {
                 Work::CreateMethod { name: method_name, source: method_code }
             }
             Command::Undo { slot } => Work::Undo { slot },
-            Command::GetFullState(_) | Command::List(_) | Command::History(_) | Command::Export(_) => {
+            Command::Approve(decision) => {
+                let settled = self.mind.decide(decision).await.map_err(|error| approval_error(&error))?;
+                let reply = Reply::Ok(OkReply::new(to_value(&settled)?, 0));
+                return encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()));
+            }
+            Command::GetFullState(_)
+            | Command::List(_)
+            | Command::History(_)
+            | Command::Export(_)
+            | Command::Proposals(_)
+            | Command::Why { .. } => {
                 let reply = Reply::Ok(self.read(command, &subject.object).await?);
                 let bytes =
                     encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()))?;
@@ -115,6 +125,13 @@ impl Ingress {
                 let page = self.universe.history(resolve().await?, wanted.slot.as_deref(), wanted.before).await;
                 to_value(&page.map_err(fail)?)
             }
+            Command::Proposals(list) => {
+                let bad =
+                    |mark: &String| ErrorReply::new(ErrorKind::BadRequest, format!("{mark:?} is no mark of a page"));
+                let after = list.after.map(|mark| mark.parse::<ObjectId>().map_err(|_| bad(&mark))).transpose()?;
+                to_value(&self.mind.proposals(after.as_ref()).await.map_err(fail)?)
+            }
+            Command::Why { slot } => to_value(&self.mind.why(resolve().await?, &slot).await.map_err(fail)?),
             Command::Export(wanted) => to_value(&self.export(wanted).await?),
             Command::GetFullState(wanted) => {
                 return self.universe.full_state(resolve().await?, &wanted).await.map_err(fail);
@@ -185,6 +202,15 @@ impl Ingress {
                 ErrorKind::Refused,
                 format!("nobody understands {:?}, and the draft was refused: {reason}", missing.selector),
             )),
+            Ok(Ok(Outcome::Proposed(proposal))) => Err(ErrorReply::new(
+                ErrorKind::NeedsApproval,
+                format!(
+                    "a method for {:?} was made and waits for a person, because {}: batos approve {}",
+                    missing.selector,
+                    proposal.risks.join(", "),
+                    proposal.id
+                ),
+            )),
             Ok(Err(BecomingError::Mind(error))) if error.is_passing() => Err(ErrorReply::new(
                 ErrorKind::Unavailable,
                 format!("a method for {:?} cannot be made now, ask again with the same id: {error}", missing.selector),
@@ -218,6 +244,17 @@ fn not_understood(missing: &Unanswered, why: &str) -> ErrorReply {
     ErrorReply::new(ErrorKind::NotUnderstood, message)
 }
 
+fn approval_error(error: &ApprovalError) -> ErrorReply {
+    let kind = match error {
+        ApprovalError::NoSuchProposal(_) => ErrorKind::NoSuchObject,
+        ApprovalError::Settled(_) | ApprovalError::OtherSource { .. } | ApprovalError::Expired => ErrorKind::Stale,
+        ApprovalError::UnknownKey(_) | ApprovalError::BadSignature => ErrorKind::Forbidden,
+        ApprovalError::Becoming(BecomingError::Universe(error)) => return error.to_reply(),
+        ApprovalError::Becoming(BecomingError::Mind(_)) => ErrorKind::Unavailable,
+    };
+    ErrorReply::new(kind, error.to_string())
+}
+
 /// The verb that names a command in a subject, and the least class that may use it.
 fn verb_of(command: &Command) -> (&'static str, AccessClass) {
     match command {
@@ -231,5 +268,8 @@ fn verb_of(command: &Command) -> (&'static str, AccessClass) {
         Command::Undo { .. } => ("undo", AccessClass::Adm),
         Command::Export(_) => ("export", AccessClass::Adm),
         Command::Apply(_) => ("apply", AccessClass::Adm),
+        Command::Proposals(_) => ("proposals", AccessClass::Adm),
+        Command::Approve(_) => ("approve", AccessClass::Adm),
+        Command::Why { .. } => ("why", AccessClass::Adm),
     }
 }

@@ -1,5 +1,6 @@
 //! The `batos` binary: it wires the crates and decides nothing.
 
+mod approval;
 mod cli;
 mod client;
 mod courier;

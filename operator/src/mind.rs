@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use batos_crds::MindSpec;
-use batos_mind::{ApiKey, Client, Drafter, Either, Endpoint, Recorder, Recordings};
+use batos_mind::{ApiKey, Approver, Autonomy, Client, Drafter, Either, Endpoint, Policy, Recorder, Recordings};
 
 use crate::cli::Error;
 
@@ -24,6 +24,26 @@ pub fn drafter(spec: Option<&MindSpec>, record: Option<&Path>) -> Result<Arc<dyn
         (Some(endpoint), None) => Arc::new(Either(recordings, Client::new(endpoint)?)),
         (Some(endpoint), Some(file)) => Arc::new(Either(recordings, Recorder::open(Client::new(endpoint)?, file)?)),
     })
+}
+
+/// What may be made without a person, and whose decisions count beside those that the manifest names.
+pub fn policy(spec: Option<&MindSpec>, approvers: &[Approver]) -> Result<Policy, Error> {
+    let mut policy = Policy { approvers: approvers.to_vec(), ..Policy::default() };
+    let Some(spec) = spec else { return Ok(policy) };
+    policy.autonomy = match spec.autonomy {
+        batos_crds::Autonomy::Strict => Autonomy::Strict,
+        batos_crds::Autonomy::Ask => Autonomy::Ask,
+        batos_crds::Autonomy::Careful => Autonomy::Careful,
+        batos_crds::Autonomy::Free => Autonomy::Free,
+    };
+    if let Some(hours) = spec.approval_hours {
+        policy.patience = Duration::from_secs(u64::from(hours) * 3600);
+    }
+    for key in &spec.approvers {
+        let bad = || format!("spec.mind.approvers: {key:?} is no Ed25519 public key in hexadecimal");
+        policy.approvers.push(batos_mind::approver(key).ok_or_else(bad)?);
+    }
+    Ok(policy)
 }
 
 fn endpoint(mind: &MindSpec) -> Result<Option<Endpoint>, Error> {

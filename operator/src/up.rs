@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     cli::{Error, stop_signal},
-    credentials::{ARCHITECT_FILE, Credentials},
+    credentials::{self, ARCHITECT_FILE, Credentials},
     manifests::{self, Manifests, Stamp},
     mind,
     nats::NatsServer,
@@ -61,6 +61,8 @@ impl Up {
             None => store::default_url(&self.data),
         };
         let store = patiently(&format!("opening {store_url}"), store::open(&store_url)).await?;
+        let approver = credentials::approver(&self.data)?;
+        let policy = mind::policy(wanted.spec.mind.as_ref(), &[approver])?;
         let (mut server, nats, url) = match &self.nats {
             Some(url) => (None, url.clone(), without_login(url)),
             None => {
@@ -72,8 +74,15 @@ impl Up {
                 (Some(server), credentials.system_url(port), format!("nats://127.0.0.1:{port}"))
             }
         };
-        let settings =
-            Settings { universe: wanted.universe.clone(), store, nats, root: self.root.clone(), drafter, health: None };
+        let settings = Settings {
+            universe: wanted.universe.clone(),
+            store,
+            nats,
+            root: self.root.clone(),
+            drafter,
+            policy,
+            health: None,
+        };
         let mut worker = Worker::start(settings).await?;
         let served = match apply(&worker, &wanted.prototypes).await {
             Ok(()) => {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use batos_bus::{BusError, Client, Handler, Publisher, Request};
 use batos_covenant::{AccessClass, ApplyCommand, Command, Encoding, Reply, Subject, decode, encode};
 use batos_graph::Store;
-use batos_mind::{Drafter, Mind};
+use batos_mind::{Drafter, Mind, Policy};
 use batos_uvm::universe::Universe;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -17,6 +17,7 @@ pub struct Settings {
     pub nats: String,
     pub root: String,
     pub drafter: Arc<dyn Drafter>,
+    pub policy: Policy,
     pub health: Option<SocketAddr>,
 }
 
@@ -36,9 +37,9 @@ pub struct Worker {
 
 impl Worker {
     pub async fn start(settings: Settings) -> Result<Self, Error> {
-        let Settings { universe: name, store, nats, root, drafter, health: probe } = settings;
+        let Settings { universe: name, store, nats, root, drafter, policy, health: probe } = settings;
         let universe = Universe::open(&name, store.clone()).await?;
-        let mind = Mind::new(universe.clone(), drafter);
+        let mind = Mind::new(universe.clone(), drafter, policy);
         let bus = Client::connect(&nats).await?;
         let publisher = Publisher::open(&bus, &root, &name).await;
         let resumed = mind.resume().await?;

@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 
 from bus import Failed, wait_until
+from universe import batos
 
 FAKE = os.environ.get("BATOS_FAKE_VLLM")
 GOOD = "withdraw: n = ( balance: balance - n. ^balance )"
@@ -98,3 +99,59 @@ def test_the_architect_rewrites_the_prompt(universe, bus, model):
     assert failed.value.kind == "refused"
     [asked] = model.asked()
     assert asked["messages"][1]["content"].endswith("Quickly, please.")
+
+
+RISKY = "withdraw: n = ( self setSlot: #last value: n. balance: balance - n. ^balance )"
+
+
+def test_a_person_approves_what_is_risky(universe, bus, model):
+    """The whole way on the command line: proposed, shown, approved with the Architect's key, explained, undone."""
+
+    def command(*arguments, fails=False):
+        ended = batos(*arguments, "--universe", universe.name, "--nats", universe.architect, cwd=universe.data.parent)
+        assert (ended.returncode != 0) == fails, ended
+        return ended.stderr if fails else ended.stdout
+
+    key = ["--key", str(universe.data / "architect.key")]
+    bus.send("account", "deposit:", 100)
+    model.answers({"texts": [RISKY]})
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert failed.value.kind == "needs_approval" and "setSlot:value:" in failed.value.message
+    proposal = failed.value.message.split()[-1]
+    shown = command("proposals")
+    assert proposal in shown and f"+ {RISKY}" in shown and "because it changes slots" in shown
+
+    # What waits outlives the process.
+    universe.kill()
+    universe.start()
+    assert "approved with key" in command("approve", proposal, *key, "--reason", "seen")
+    assert bus.send("account", "withdraw:", 30, repeat=True)["value"] == 70
+    why = command("why", "account", "withdraw:")
+    assert RISKY in why and "admitted by 2 examples" in why and "seen" in why
+    assert "nothing waits" in command("proposals")
+    assert "approved" in command("deny", proposal, *key, fails=True)
+    assert "no proposal" in command("approve", "0" * 32, *key, fails=True)
+    command("undo", "account", "withdraw:")
+    assert universe.stop() == 0
+    # On TiKV the store is not a file: there is nothing to look at beside it.
+    if not universe.store:
+        checked = batos("check", "--universe", universe.name, "--data", str(universe.data))
+        assert checked.returncode == 0, checked
+
+
+def test_senders_may_not_approve(universe, bus, model):
+    bus.send("account", "deposit:", 100)
+    model.answers({"texts": [RISKY]})
+    with pytest.raises(Failed):
+        bus.send("account", "withdraw:", 30)
+    for verb in ["proposals", "why", "approve"]:
+        ended = batos(
+            *([verb, "account", "withdraw:"] if verb == "why" else [verb, *(["0" * 32] if verb == "approve" else [])]),
+            *(["--key", str(universe.data / "architect.key")] if verb == "approve" else []),
+            "--universe",
+            universe.name,
+            "--nats",
+            universe.url,
+        )
+        assert ended.returncode != 0 and "Architect" in ended.stderr, ended

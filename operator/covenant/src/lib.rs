@@ -5,10 +5,12 @@
 
 mod codec;
 mod message;
+mod proposal;
 mod subject;
 
 pub use codec::{CodecError, Encoding, MAX_DEPTH, MAX_PAYLOAD, decode, encode};
 pub use message::*;
+pub use proposal::*;
 pub use subject::{AccessClass, Subject, SubjectError, event_subject};
 
 /// A value on the wire: JSON's data model, in MessagePack or JSON. An object of the universe is the map `{"$ref": id}`.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Wire;
+use crate::{Decision, Wire};
 
 /// Header that carries the id of a request. The same id with the same payload is answered with the stored reply.
 pub const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
@@ -35,6 +35,12 @@ pub enum Command {
     /// Makes the object what a Prototype resource says (`adm` only). Answers `object`, `rev`, and `drift`: names of
     /// methods and constants that the universe changed itself and that are kept.
     Apply(ApplyCommand),
+    /// Answers the changes that wait for a person, and what became of others; the subject's object may be `_`.
+    Proposals(ListCommand),
+    /// Decides about a proposal (`adm` only); the subject's object may be `_`.
+    Approve(Decision),
+    /// Answers where a slot's content came from.
+    Why { slot: String },
 }
 
 /// `send`: selector and arguments.
@@ -295,8 +301,10 @@ pub enum ErrorKind {
     Stale,
     /// The store or the mind cannot be reached, or the outcome is not known yet: ask again with the same id.
     Unavailable,
-    /// A draft failed the Crucible.
+    /// A draft failed the Crucible, or a person denied it.
     Refused,
+    /// The method that was made waits for a person.
+    NeedsApproval,
     /// A defect of ours.
     Internal,
 }

@@ -6,12 +6,15 @@
 //! | 1 object | id(16) 2 rev(8) | history: the record that this revision replaced |
 //! | 1 object | id(16) 3 message(16) | inbox marker with the stored reply |
 //! | 1 object | id(16) 5 | its revision counts the turns in which the object sent messages of their own |
+//! | 1 object | id(16) 7 rev(8) | where a method came from that this revision brought |
+//! | 1 object | id(16) 8 | digest of the last of these |
 //! | 2 outbox | id(16) rev(8) [note] | an event to publish |
 //! | 3 jobs | job id(16) | a becoming's journal |
 //! | 4 names | name | id of the object |
 //! | 5 markers | 16 bytes | markers of batches that are no messages |
 //! | 6 posts | sender(16) turn(8) number(4) | a message to deliver, in the sender's shard |
 //! | 7 timers | due(8) receiver(16) nonce(8) | a message to deliver when it is due, in the receiver's shard |
+//! | 10 proposals | proposal id(16) | a change that waits for a person |
 
 use std::fmt;
 
@@ -47,6 +50,7 @@ const NAMES: u8 = 4;
 const MARKERS: u8 = 5;
 const POSTS: u8 = 6;
 const TIMERS: u8 = 7;
+const PROPOSALS: u8 = 10;
 
 impl KeySpace {
     pub fn new(universe: &str) -> Self {
@@ -70,6 +74,30 @@ impl KeySpace {
 
     pub fn inbox(&self, id: ObjectId, message: [u8; 16]) -> Key {
         self.key(id.shard(), OBJECT, &[&id.0, &[3], &message])
+    }
+
+    /// Where a method came from that revision `rev` of the object brought.
+    pub fn provenance(&self, id: ObjectId, rev: Rev) -> Key {
+        self.key(id.shard(), OBJECT, &[&id.0, &[7], &rev.to_be_bytes()])
+    }
+
+    /// Range of all provenance of an object.
+    pub fn provenance_range(&self, id: ObjectId) -> (Key, Key) {
+        (self.key(id.shard(), OBJECT, &[&id.0, &[7]]), self.key(id.shard(), OBJECT, &[&id.0, &[8]]))
+    }
+
+    /// Digest of the object's last provenance.
+    pub fn lineage(&self, id: ObjectId) -> Key {
+        self.key(id.shard(), OBJECT, &[&id.0, &[8]])
+    }
+
+    pub fn proposal(&self, id: ObjectId) -> Key {
+        self.key(id.shard(), PROPOSALS, &[&id.0])
+    }
+
+    /// Range of all proposals of a shard.
+    pub fn proposal_range(&self, shard: u8) -> (Key, Key) {
+        (self.key(shard, PROPOSALS, &[]), self.key(shard, PROPOSALS + 1, &[]))
     }
 
     /// Counts the turns in which an object sent messages of their own.
@@ -180,6 +208,9 @@ pub enum Place {
     Name(String),
     Marker,
     Sent(ObjectId),
+    Provenance(ObjectId, Rev),
+    Lineage(ObjectId),
+    Proposal(ObjectId),
     Post { sender: ObjectId },
     Timer { receiver: ObjectId, due: u64 },
 }
@@ -197,6 +228,9 @@ impl Place {
             (OBJECT, Some((2, bytes))) => Some(Self::History(id()?, rev(bytes)?)),
             (OBJECT, Some((3, bytes))) if bytes.len() == 16 => Some(Self::Inbox(id()?)),
             (OBJECT, Some((5, []))) => Some(Self::Sent(id()?)),
+            (OBJECT, Some((7, bytes))) => Some(Self::Provenance(id()?, rev(bytes)?)),
+            (OBJECT, Some((8, []))) => Some(Self::Lineage(id()?)),
+            (PROPOSALS, None) => Some(Self::Proposal(id()?)),
             (POSTS, Some(_)) if tail.len() == 12 => Some(Self::Post { sender: id()? }),
             (TIMERS, Some(_)) if rest.len() == 32 => {
                 let (due, receiver) = rest.split_first_chunk::<8>()?;
@@ -229,6 +263,9 @@ mod tests {
             (keys.name("account"), Place::Name("account".to_owned())),
             (keys.marker([8; 16]), Place::Marker),
             (keys.sent(id), Place::Sent(id)),
+            (keys.provenance(id, 3), Place::Provenance(id, 3)),
+            (keys.lineage(id), Place::Lineage(id)),
+            (keys.proposal(id), Place::Proposal(id)),
             (keys.post(id, 7, 1), Place::Post { sender: id }),
             (keys.timer(id, 9, [1; 8]), Place::Timer { receiver: id, due: 9 }),
         ] {

@@ -5,13 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use batos_covenant::{Example, Made, PrototypeDefinition};
+use batos_covenant::{Example, Made, Proposal, PrototypeDefinition};
 use batos_graph::{ObjectId, Record, SlotKind, StoreError, Value};
 use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View};
 use tokio::sync::Mutex;
 
 use crate::{
-    ClientError, Drafter, Forge, Job, MindError, Prompt, Step, Verdict, crucible,
+    Autonomy, ClientError, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict, crucible,
     journal::{load, open_jobs, record},
     prompt::{Failure, Material, is_selector},
 };
@@ -27,8 +27,9 @@ const MAX_CHAIN: usize = 64;
 /// Makes missing methods for one universe. Cheap to clone.
 #[derive(Clone)]
 pub struct Mind {
-    universe: Universe,
+    pub(crate) universe: Universe,
     drafter: Arc<dyn Drafter>,
+    pub(crate) policy: Arc<Policy>,
     /// Becomings that this worker is busy with: one run each.
     running: Arc<Mutex<HashMap<ObjectId, Arc<Mutex<()>>>>>,
 }
@@ -39,6 +40,8 @@ pub enum Outcome {
     /// The method is in the graph: send the message again.
     Made(Made),
     Refused(String),
+    /// The method waits for a person.
+    Proposed(Box<Proposal>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +54,8 @@ pub enum BecomingError {
 }
 
 impl Mind {
-    pub fn new(universe: Universe, drafter: Arc<dyn Drafter>) -> Self {
-        Self { universe, drafter, running: Arc::default() }
+    pub fn new(universe: Universe, drafter: Arc<dyn Drafter>, policy: Policy) -> Self {
+        Self { universe, drafter, policy: Arc::new(policy), running: Arc::default() }
     }
 
     /// Goes on with every becoming that a dead process left open.
@@ -72,6 +75,9 @@ impl Mind {
 
     /// Makes the missing method, or joins the becoming that already does.
     pub async fn make(&self, missing: &Unanswered) -> Result<Outcome, BecomingError> {
+        if self.policy.autonomy == Autonomy::Strict {
+            return Err(MindError::Strict.into());
+        }
         if !is_selector(&missing.selector) {
             let shown: String = missing.selector.chars().take(80).collect();
             return Ok(Outcome::Refused(format!("no method can be called {shown:?}")));
@@ -95,6 +101,9 @@ impl Mind {
             Some((_, known)) if known.step == Step::Swapped => {
                 self.context(&job).await?.holder.slot(&known.selector).and_then(|slot| slot.kind.method()).is_none()
             }
+            // Who proposed it waits for an answer, but not for ever; and what was proposed for another object as it was
+            // then is no use now.
+            Some((_, known)) if known.step == Step::Proposed => !self.is_pending(known).await?,
             Some(_) => false,
         };
         if ask {
@@ -107,7 +116,7 @@ impl Mind {
     }
 
     /// Takes the remaining steps of a becoming, whoever began it.
-    async fn pursue(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
+    pub(crate) async fn pursue(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
         let run = self.running.lock().await.entry(id).or_default().clone();
         let _run = run.lock().await;
         let outcome = self.take_steps(id).await;
@@ -124,7 +133,9 @@ impl Mind {
             let next = match job.step {
                 Step::Asked | Step::Repair => self.draft(job).await?,
                 Step::Drafted => self.judge(job).await?,
-                Step::Judged => self.swap(job).await?,
+                Step::Judged if job.risks.is_empty() || job.decision.is_some() => self.swap(job).await?,
+                Step::Judged => self.propose(job).await?,
+                Step::Proposed => return self.proposed(&job).await,
                 Step::Swapped => return Ok(Outcome::Made(made(&job))),
                 Step::Refused => return Ok(Outcome::Refused(job.refusal.unwrap_or_default())),
             };
@@ -154,6 +165,7 @@ impl Mind {
             }
         }
         job.forge_rev = forge.rev;
+        job.prompt = (format!("{}\n\n{}", prompt.system, prompt.user), prompt.digest());
         match self.drafter.draft(&prompt).await {
             Ok(answer) => {
                 job.answers = answer.texts.into_iter().map(capped).collect();
@@ -188,7 +200,9 @@ impl Mind {
             let verdict =
                 crucible::judge(&self.universe, job.receiver, holder, &job.selector, &answer, &context.examples);
             match verdict.await? {
-                Verdict::Admitted(source) => {
+                Verdict::Admitted { source, effects } => {
+                    job.risks = self.policy.risks(&context.holder, &job.selector, &source, &effects);
+                    job.examples = context.examples.len() as u64;
                     job.draft = Some(source);
                     job.step = Step::Judged;
                     return Ok((job, Changes::default()));
@@ -208,10 +222,13 @@ impl Mind {
     /// The method and the journal's last step are one commit.
     async fn swap(&self, mut job: Job) -> Result<(Job, Changes), UniverseError> {
         let source = job.draft.clone().unwrap_or_default();
-        let (changes, holder) = match job.intent {
+        let (mut changes, holder) = match job.intent {
             Some(holder) => (self.universe.intent_change(holder, &job.selector, &source).await?, holder),
             None => self.universe.method_change(job.receiver, &job.selector, &source).await?,
         };
+        if let Some(refused) = self.settle(&mut job, holder, &mut changes).await? {
+            return Ok(refused);
+        }
         job.holder = Some(holder);
         job.step = Step::Swapped;
         Ok((job, changes))
@@ -263,7 +280,7 @@ impl Mind {
         Ok(Context { holder_id, holder, receiver, examples, inherited: inherited.into_iter().collect() })
     }
 
-    async fn step(&self, job: &Job, rev: Option<u64>, changes: Changes) -> Result<u64, UniverseError> {
+    pub(crate) async fn step(&self, job: &Job, rev: Option<u64>, changes: Changes) -> Result<u64, UniverseError> {
         let view = View::new(&self.universe);
         let name = view.object(job.receiver).await?.and_then(|(_, record)| record.name.clone());
         let rev = record(&self.universe, job, rev, name.unwrap_or_else(|| job.receiver.to_string()), changes).await?;
@@ -321,7 +338,7 @@ fn capped(mut answer: String) -> String {
     answer
 }
 
-fn refuse(job: &mut Job, reason: String) {
+pub(crate) fn refuse(job: &mut Job, reason: String) {
     tracing::warn!(becoming = %job.id, selector = %job.selector, reason, "becoming refused");
     job.refusal = Some(reason);
     job.step = Step::Refused;

@@ -1,10 +1,12 @@
 //! The Crucible judges a draft by running it in turns that are thrown away.
 
+use std::collections::BTreeSet;
+
 use batos_covenant::{Example, Wire};
 use batos_graph::{ObjectId, Record, Slot, SlotKind, Value};
 use batos_uvm::{
     universe::{Universe, UniverseError, View},
-    vm::{Call, Exit, Limits, Turn},
+    vm::{Call, Exit, Limits, Turn, Write},
 };
 
 use crate::extract;
@@ -12,8 +14,12 @@ use crate::extract;
 /// What the Crucible found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The canonical source of the admitted method.
-    Admitted(String),
+    Admitted {
+        /// Canonical.
+        source: String,
+        /// What it did beyond its receiver, for people.
+        effects: BTreeSet<String>,
+    },
     /// After so many examples that held; the reason is for people and for the mind.
     Refused { held: usize, reason: String },
 }
@@ -39,22 +45,26 @@ pub async fn judge(
     let mut trial = holder.1.clone();
     trial.slots.retain(|slot| slot.name != selector);
     trial.slots.push(Slot { name: selector.to_owned(), kind: SlotKind::Method(source.clone()) });
+    let mut effects = BTreeSet::new();
     for (number, example) in examples.iter().enumerate() {
         let mut view = View::new(universe);
         view.overlay(holder.0, trial.clone());
-        if let Err(reason) = run_example(&mut view, receiver, example).await? {
-            let example = serde_json::to_string(example).unwrap_or_default();
-            return refused(number, format!("example {} ({example}): {reason}", number + 1));
+        match run_example(&mut view, receiver, example).await? {
+            Ok(more) => effects.extend(more),
+            Err(reason) => {
+                let example = serde_json::to_string(example).unwrap_or_default();
+                return refused(number, format!("example {} ({example}): {reason}", number + 1));
+            }
         }
     }
-    Ok(Verdict::Admitted(source))
+    Ok(Verdict::Admitted { source, effects })
 }
 
 async fn run_example(
     view: &mut View<'_>,
     receiver: ObjectId,
     example: &Example,
-) -> Result<Result<(), String>, UniverseError> {
+) -> Result<Result<BTreeSet<String>, String>, UniverseError> {
     let Some((_, record)) = view.object(receiver).await? else {
         return Ok(Err(format!("receiver {receiver} is gone")));
     };
@@ -102,7 +112,9 @@ async fn run_example(
             return Ok(Err(format!("it leaves {name} = {left}, not {wanted}")));
         }
     }
-    Ok(Ok(()))
+    let others = effects.writes.iter().filter(|write| write.prev_rev.is_some() && write.id != receiver);
+    let name = |write: &Write| write.record.name.clone().unwrap_or_else(|| write.id.to_string());
+    Ok(Ok(others.map(|write| format!("it changes another object ({})", name(write))).collect()))
 }
 
 fn scalar(value: &Wire) -> Option<Value> {

@@ -23,6 +23,8 @@ pub enum MindError {
     BadRecordings(String),
     #[error("this universe has no mind: give it one in spec.mind")]
     NoMind,
+    #[error("this universe is strict: it makes no methods")]
+    Strict,
     /// The prompts in the graph cannot be used.
     #[error("toolForge: {0}")]
     BadForge(String),

@@ -1,6 +1,6 @@
 //! The journal of a becoming: one row, written anew at each step, so that each step takes effect once.
 
-use batos_covenant::{Encoding, decode, encode};
+use batos_covenant::{Decision, Encoding, decode, encode};
 use batos_graph::{Key, ObjectId, Put, Rev};
 use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ pub enum Step {
     Repair,
     /// A draft was admitted.
     Judged,
+    /// A person is asked.
+    Proposed,
     Swapped,
     Refused,
 }
@@ -54,6 +56,18 @@ pub struct Job {
     /// Of all calls, as far as the server tells.
     #[serde(default)]
     pub usage: Usage,
+    /// Text of the last request to the mind, and its digest.
+    #[serde(default)]
+    pub prompt: (String, String),
+    /// What the Crucible ran.
+    #[serde(default)]
+    pub examples: u64,
+    /// Why a person has to be asked.
+    #[serde(default)]
+    pub risks: Vec<String>,
+    /// What the person said.
+    #[serde(default)]
+    pub decision: Option<Decision>,
     /// Object that holds the method.
     pub holder: Option<ObjectId>,
     /// Why it was refused.
@@ -96,6 +110,10 @@ impl Job {
             forge_rev: 0,
             model_calls: 0,
             usage: Usage::default(),
+            prompt: Default::default(),
+            examples: 0,
+            risks: Vec::new(),
+            decision: None,
             holder: None,
             refusal: None,
         }

@@ -1,142 +1,19 @@
 //! Becomings in a universe on a file, with minds that answer by a script, from recordings, and over HTTP.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+mod common;
 
-use async_trait::async_trait;
-use batos_covenant::{
-    ApplyCommand, Encoding, Example, IntentDefinition, IntentExample, PrototypeDefinition, Reply, SendCommand,
-    SlotDefinition, decode,
-};
-use batos_graph::{ObjectId, RedbStore};
+use std::sync::Arc;
+
+use batos_covenant::{ApplyCommand, IntentDefinition, IntentExample, PrototypeDefinition, SendCommand, SlotDefinition};
+use batos_graph::ObjectId;
 use batos_mind::{
-    Answer, ApiKey, BecomingError, BecomingEvent, Client, ClientError, Drafter, Either, Endpoint, Mind, MindError,
-    Outcome, Prompt, Recorder, Recordings, Step, Usage,
+    ApiKey, BecomingError, Client, ClientError, Either, Endpoint, Mind, MindError, Outcome, Policy, Recorder,
+    Recordings, Step, Usage,
 };
-use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work};
+use batos_uvm::universe::{Authority, Unanswered, Work};
+use common::{BROKEN, GOOD, SLY, Scripted, deliver, place};
 use serde_json::{Value, json};
-
-const GOOD: &str = "withdraw: n = ( balance: balance - n. ^balance )";
-/// Fits the first example by chance.
-const SLY: &str = "withdraw: n = ( balance: 70. ^balance )";
-const BROKEN: &str = "withdraw: n = ( balance: balance - )";
-
-/// Answers by a script and remembers what it was asked.
-#[derive(Default)]
-struct Scripted {
-    answers: Mutex<VecDeque<Result<Vec<String>, MindError>>>,
-    asked: Mutex<Vec<Prompt>>,
-}
-
-impl Scripted {
-    fn new(rounds: &[&[&str]]) -> Arc<Self> {
-        let texts = |round: &&[&str]| Ok(round.iter().map(|text| (*text).to_owned()).collect());
-        Arc::new(Self { answers: Mutex::new(rounds.iter().map(texts).collect()), asked: Mutex::default() })
-    }
-}
-
-#[async_trait]
-impl Drafter for Scripted {
-    async fn draft(&self, prompt: &Prompt) -> Result<Answer, MindError> {
-        self.asked.lock().unwrap().push(prompt.clone());
-        let next = self.answers.lock().unwrap().pop_front().unwrap_or(Err(MindError::NoMind));
-        let usage = Usage { prompt_tokens: 10, completion_tokens: 5 };
-        next.map(|texts| Answer { texts, mind: "script".to_owned(), usage })
-    }
-}
-
-struct Place {
-    universe: Universe,
-    account: ObjectId,
-    _folder: tempfile::TempDir,
-}
-
-async fn place() -> Place {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(RedbStore::open(&folder.path().join("u.redb")).unwrap());
-    let universe = Universe::open("u", store).await.unwrap();
-    let example = |balance: i64, n: i64| Example {
-        given: [("balance".to_owned(), json!(balance))].into(),
-        send: SendCommand { selector: "withdraw:".to_owned(), arguments: vec![json!(n)] },
-        answers: Some(json!(balance - n)),
-        leaves: [("balance".to_owned(), json!(balance - n))].into(),
-    };
-    let balance = SlotDefinition {
-        name: "balance".to_owned(),
-        value: Some(json!(100)),
-        method: None,
-        intent: None,
-        constant: false,
-    };
-    let method = "deposit: n = ( balance: balance + n. ^balance )".to_owned();
-    let deposit = SlotDefinition {
-        name: "deposit:".to_owned(),
-        value: None,
-        method: Some(method),
-        intent: None,
-        constant: false,
-    };
-    let definition = PrototypeDefinition {
-        slots: vec![balance, deposit],
-        examples: vec![example(100, 30), example(5, 5)],
-        ..PrototypeDefinition::default()
-    };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
-    let account = ObjectId::of_name("account");
-    let work = Work::Apply { name: "account".to_owned(), apply };
-    deliver(&universe, account, Authority::Operator, work).await.unwrap();
-    Place { universe, account, _folder: folder }
-}
-
-async fn deliver(universe: &Universe, object: ObjectId, authority: Authority, work: Work) -> Result<Value, String> {
-    let (sender, encoding) = ("test".to_owned(), Encoding::Json);
-    let message = Message { object, authority, sender, id: None, digest: [0; 32], encoding, work };
-    match universe.deliver(&message).await.unwrap() {
-        Delivery::Replied(reply) => match decode(&reply).unwrap().0 {
-            Reply::Ok(ok) => Ok(ok.value),
-            Reply::Error { error } => Err(error.to_string()),
-        },
-        Delivery::NotUnderstood(missing) => Err(format!("not understood: {}", missing.selector)),
-    }
-}
-
-impl Place {
-    fn missing(&self, selector: &str) -> Unanswered {
-        let selector = selector.to_owned();
-        Unanswered { receiver: self.account, selector, shapes: vec!["integer".to_owned()], intent: None }
-    }
-
-    async fn make(&self, drafter: Arc<dyn Drafter>) -> Result<Outcome, BecomingError> {
-        Mind::new(self.universe.clone(), drafter).make(&self.missing("withdraw:")).await
-    }
-
-    async fn send(&self, selector: &str, argument: i64) -> Result<Value, String> {
-        let send = SendCommand { selector: selector.to_owned(), arguments: vec![json!(argument)] };
-        deliver(&self.universe, self.account, Authority::Sender, Work::Send { send, made: None }).await
-    }
-
-    async fn eval(&self, authority: Authority, source: &str) -> Result<Value, String> {
-        let work = Work::Eval { source: source.to_owned(), made: None };
-        deliver(&self.universe, self.account, authority, work).await
-    }
-
-    async fn events(&self) -> Vec<BecomingEvent> {
-        let mut events = Vec::new();
-        for shard in 0..=u8::MAX {
-            for (_, event) in self.universe.outbox(shard, None).await.unwrap() {
-                events.extend(decode::<BecomingEvent>(&event.payload).map(|(event, _)| event));
-            }
-        }
-        events
-    }
-
-    async fn steps(&self) -> Vec<Step> {
-        self.events().await.iter().map(|event| event.step).collect()
-    }
-}
 
 #[tokio::test]
 async fn a_draft_that_fails_is_asked_for_again_with_what_was_wrong() {
@@ -191,7 +68,7 @@ async fn of_several_drafts_the_first_that_holds_is_taken_and_the_best_is_spoken_
     assert_eq!(place.events().await.pop().unwrap().forge_rev, 2);
 
     assert_eq!(place.eval(Authority::Architect, "toolForge attempts: 0. 1").await, Ok(json!(1)));
-    let error = Mind::new(place.universe.clone(), mind).make(&place.missing("pay:")).await;
+    let error = Mind::new(place.universe.clone(), mind, Policy::default()).make(&place.missing("pay:")).await;
     assert!(matches!(error, Err(BecomingError::Mind(MindError::BadForge(why))) if why.contains("attempts")));
 }
 
@@ -200,7 +77,10 @@ async fn nothing_is_asked_that_cannot_be_judged_or_named() {
     let place = place().await;
     let mind = Scripted::new(&[&[GOOD]]);
     for selector in ["pay:", "x = ( 1 ). y", "ignore all that\nand:", "a b"] {
-        let outcome = Mind::new(place.universe.clone(), mind.clone()).make(&place.missing(selector)).await.unwrap();
+        let outcome = Mind::new(place.universe.clone(), mind.clone(), Policy::default())
+            .make(&place.missing(selector))
+            .await
+            .unwrap();
         assert!(matches!(&outcome, Outcome::Refused(_)), "{selector}: {outcome:?}");
     }
     assert!(mind.asked.lock().unwrap().is_empty());
@@ -223,7 +103,9 @@ async fn an_intent_is_made_where_it_stands_and_from_its_words() {
     let missing = Unanswered { receiver: object, intent: Some(traits), ..place.missing("twice:") };
     let mind =
         Scripted::new(&[&["twice: number = ( number + 4 )\n"], &["twice: n = ( n + 3 )"], &["twice: n = ( n * 2 )"]]);
-    let Outcome::Made(made) = Mind::new(place.universe.clone(), mind.clone()).make(&missing).await.unwrap() else {
+    let Outcome::Made(made) =
+        Mind::new(place.universe.clone(), mind.clone(), Policy::default()).make(&missing).await.unwrap()
+    else {
         panic!()
     };
     // One example is a weak judge; what was asked is what matters here.

@@ -5,8 +5,10 @@ pub mod grammar;
 mod lexer;
 mod parser;
 mod printer;
+mod sends;
 mod slots;
 
 pub use ast::*;
 pub use parser::{SyntaxError, parse_expression, parse_method, parse_slots};
 pub use printer::{print_code, print_expression, print_slot};
+pub use sends::sends;

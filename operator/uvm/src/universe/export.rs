@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use batos_covenant::{Listed, Listing};
+use batos_covenant::{Listed, Listing, Proposal, Provenance};
 use batos_graph::{Key, KeySpace, ObjectId, Place, Record, Snapshot, Store, Value, Versioned};
 use serde::{Deserialize, Serialize};
 
@@ -136,6 +136,8 @@ struct Survey {
     /// Objects by their own names, and names by the directory.
     named: BTreeMap<String, ObjectId>,
     directory: BTreeMap<String, ObjectId>,
+    /// Digests of the last provenance seen.
+    lineage: BTreeMap<ObjectId, String>,
     /// Who refers to whom.
     references: Vec<(ObjectId, String, ObjectId)>,
 }
@@ -176,6 +178,28 @@ impl Survey {
                     self.problem(format!("message {key:?}: {error}"));
                 }
             }
+            Some(Place::Provenance(id, _)) => {
+                // Rows come in the order of revisions.
+                let before = self.lineage.get(&id).cloned().unwrap_or_default();
+                match batos_covenant::decode::<Provenance>(&row.bytes) {
+                    Ok((provenance, _)) if provenance.before != before => {
+                        self.problem(format!("provenance of {:?} of {id}: the chain is broken", provenance.selector));
+                    }
+                    Ok(_) => {}
+                    Err(error) => self.problem(format!("provenance of {id}: {error}")),
+                }
+                self.lineage.insert(id, blake3::hash(&row.bytes).to_hex().to_string());
+            }
+            Some(Place::Lineage(id)) => {
+                if self.lineage.remove(&id).as_ref().map(String::as_bytes) != Some(row.bytes.as_slice()) {
+                    self.problem(format!("provenance of {id}: the last record is not the one that was written"));
+                }
+            }
+            Some(Place::Proposal(id)) => {
+                if let Err(error) = batos_covenant::decode::<Proposal>(&row.bytes) {
+                    self.problem(format!("proposal {id}: {error}"));
+                }
+            }
             Some(Place::Inbox(_) | Place::Job(_) | Place::Marker | Place::Sent(_)) => {}
             None => self.problem(format!("key {key:?} is none of ours")),
         }
@@ -203,6 +227,9 @@ impl Survey {
     }
 
     fn conclude(mut self) -> Checked {
+        for id in std::mem::take(&mut self.lineage).into_keys() {
+            self.problem(format!("provenance of {id}: nothing says which record is the last"));
+        }
         for (id, place, target) in std::mem::take(&mut self.references) {
             if !self.objects.contains_key(&target) {
                 self.problem(format!("{place} of {id} refers to {target}, which is not there"));

@@ -41,6 +41,30 @@ impl Universe {
         Ok(HistoryPage { changes, next: (first > 1).then_some(first + 1) })
     }
 
+    /// The object that holds a slot, itself or its traits, and the slot's content as text.
+    pub async fn slot(&self, object: ObjectId, name: &str) -> Result<(ObjectId, String), UniverseError> {
+        self.inner.cache.forget([object]);
+        let view = View::new(self);
+        let missing = || UniverseError::NoSuchObject(object.to_string());
+        let (_, record) = view.object(object).await?.ok_or_else(missing)?;
+        let text = |slot: &Slot| match content(slot) {
+            _ if slot.kind.method().is_some() => slot.kind.method().unwrap_or_default().to_owned(),
+            Wire::String(text) => text,
+            other => other.to_string(),
+        };
+        if let Some(slot) = record.slot(name) {
+            return Ok((object, text(slot)));
+        }
+        if let Some(traits) = super::apply::traits_of(&record)
+            && let Some((_, record)) = view.object(traits).await?
+            && let Some(slot) = record.slot(name)
+        {
+            return Ok((traits, text(slot)));
+        }
+        let reason = format!("{object} and its traits have no such slot");
+        Err(UniverseError::BadSlot { slot: name.to_owned(), reason })
+    }
+
     /// Records of the revisions `low <= rev < high` that are kept, in order.
     pub(super) async fn past(
         &self,

@@ -1,0 +1,142 @@
+//! Changes that wait for a person, the decisions about them, and where methods came from.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A method that was made and waits for the Architect, or what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Proposal {
+    pub id: String,
+    pub state: ProposalState,
+    /// The object that lacked the method.
+    pub object: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The object that the method goes to.
+    pub holder: String,
+    pub selector: String,
+    pub source: String,
+    /// The method that stood there when it was proposed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// BLAKE3 of the source, in hexadecimal: what a decision is about.
+    pub digest: String,
+    /// Why a person is asked.
+    pub risks: Vec<String>,
+    /// Name of the mind that drafted.
+    pub mind: String,
+    pub becoming: String,
+    /// Milliseconds since 1970.
+    pub proposed_at: u64,
+    pub expires_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProposalState {
+    Pending,
+    Approved,
+    Denied,
+    /// Nobody decided in time.
+    Expired,
+    /// The method is in the graph.
+    Applied,
+    /// The object changed meanwhile: another proposal has to be made.
+    Superseded,
+}
+
+/// What an Architect decided, signed with Ed25519 (RFC 8032) over `Decision::text`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Decision {
+    pub proposal: String,
+    /// Digest of the proposed source.
+    pub digest: String,
+    pub approve: bool,
+    #[serde(default)]
+    pub reason: String,
+    /// Milliseconds since 1970 after which the decision does not count any more.
+    pub expires_at: u64,
+    /// Public key, in hexadecimal.
+    pub key: String,
+    /// In hexadecimal.
+    #[serde(default)]
+    pub signature: String,
+}
+
+impl Decision {
+    /// What is signed: every field on a line of its own, so that none can pass for another.
+    pub fn text(&self, universe: &str) -> String {
+        let Self { proposal, digest, approve, reason, expires_at, key, .. } = self;
+        let reason = serde_json::Value::from(reason.as_str());
+        format!("batos decision 1\n{universe}\n{proposal}\n{digest}\n{approve}\n{expires_at}\n{key}\n{reason}\n")
+    }
+}
+
+/// A page of proposals, in the order of their ids.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProposalPage {
+    pub proposals: Vec<Proposal>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Where a made method came from. The records of one object are chained by their digests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Provenance {
+    pub becoming: String,
+    pub selector: String,
+    /// Revision of the holder that has the method first.
+    pub rev: u64,
+    /// BLAKE3 of the method's source, in hexadecimal.
+    pub digest: String,
+    /// What it replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
+    pub mind: String,
+    /// Digest and text of the last request to the mind.
+    pub request: String,
+    pub prompt: String,
+    /// Revision of `toolForge`, whose prompts it was asked with.
+    pub forge_rev: u64,
+    pub model_calls: u32,
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+    /// Drafts that the Crucible refused, and why.
+    pub refused: Vec<RefusedDraft>,
+    /// What the Crucible ran.
+    pub examples: u64,
+    pub risks: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// Milliseconds since 1970.
+    pub made_at: u64,
+    /// BLAKE3 of the object's provenance record before, in hexadecimal; empty for its first.
+    pub before: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RefusedDraft {
+    pub draft: String,
+    pub reason: String,
+}
+
+/// Answer to `why`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Why {
+    /// The object that holds the slot.
+    pub holder: String,
+    pub selector: String,
+    /// What is there now.
+    pub source: String,
+    /// The revision that brought it, as far as the history is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rev: Option<u64>,
+    /// The message that brought it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// For a method that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
+}

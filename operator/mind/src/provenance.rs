@@ -1,0 +1,99 @@
+//! Where made methods came from: a record beside the object for each, chained by digests, written with the method.
+
+use batos_covenant::{Encoding, Provenance, RefusedDraft, Why, decode, encode};
+use batos_graph::{ObjectId, Put};
+use batos_uvm::universe::{Changes, Universe, UniverseError, now};
+
+use crate::{Job, Mind};
+
+/// Bytes of a prompt or draft that are kept: a record has a limit.
+const MOST: usize = 24 * 1024;
+/// Records of one object that are looked through for a selector.
+const PAGE: usize = 128;
+
+/// BLAKE3, in hexadecimal.
+pub fn digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+fn capped(text: &str) -> String {
+    let end = (0..=MOST.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+/// Adds the record of the method that `changes` brings.
+pub(crate) async fn add(
+    universe: &Universe,
+    job: &Job,
+    holder: ObjectId,
+    replaced: Option<String>,
+    changes: &mut Changes,
+) -> Result<(), UniverseError> {
+    let keys = universe.keys();
+    let lineage = universe.store().read(&[keys.lineage(holder)]).await.map_err(UniverseError::Store)?;
+    let lineage = lineage.into_iter().next().flatten();
+    let rev = changes.writes.iter().find(|write| write.id == holder).and_then(|write| write.prev_rev).unwrap_or(0) + 1;
+    let source = job.draft.clone().unwrap_or_default();
+    let provenance = Provenance {
+        becoming: job.id.to_string(),
+        selector: job.selector.clone(),
+        rev,
+        digest: digest(source.as_bytes()),
+        replaced,
+        mind: job.mind.clone(),
+        request: job.prompt.1.clone(),
+        prompt: capped(&job.prompt.0),
+        forge_rev: job.forge_rev,
+        model_calls: job.model_calls,
+        prompt_tokens: job.usage.prompt_tokens,
+        completion_tokens: job.usage.completion_tokens,
+        refused: job
+            .failures
+            .iter()
+            .map(|failure| RefusedDraft { draft: failure.draft.clone(), reason: failure.reason.clone() })
+            .collect(),
+        examples: job.examples,
+        risks: job.risks.clone(),
+        decision: job.decision.clone(),
+        made_at: now(),
+        before: lineage.as_ref().map(|row| String::from_utf8_lossy(&row.bytes).into_owned()).unwrap_or_default(),
+    };
+    let bytes = encode(&provenance, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
+    let last = digest(&bytes).into_bytes();
+    changes.rows.push((Put { key: keys.provenance(holder, rev), bytes }, None));
+    changes.rows.push((Put { key: keys.lineage(holder), bytes: last }, lineage.map(|row| row.rev)));
+    Ok(())
+}
+
+impl Mind {
+    /// Where the content of a slot came from.
+    pub async fn why(&self, object: ObjectId, slot: &str) -> Result<Why, UniverseError> {
+        let (holder, source) = self.universe.slot(object, slot).await?;
+        let change = self.universe.history(holder, Some(slot), None).await?.changes.into_iter().next();
+        let source_digest = digest(source.as_bytes());
+        let (mut start, end) = self.universe.keys().provenance_range(holder);
+        let mut provenance = None;
+        loop {
+            let rows = self.universe.store().scan(&start, &end, None, PAGE).await.map_err(UniverseError::Store)?;
+            for (_, row) in &rows {
+                let (found, _): (Provenance, _) =
+                    decode(&row.bytes).map_err(|e| UniverseError::Internal(format!("provenance: {e}")))?;
+                if found.selector == slot && found.digest == source_digest {
+                    provenance = Some(found);
+                }
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == PAGE => start = batos_graph::Key([last.0.as_slice(), &[0]].concat()),
+                _ => break,
+            }
+        }
+        Ok(Why {
+            holder: holder.to_string(),
+            selector: slot.to_owned(),
+            source,
+            rev: change.as_ref().map(|change| change.rev),
+            by: change.and_then(|change| change.by),
+            provenance,
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! An account in a universe on a file, whose `withdraw:` nobody wrote, and a mind that answers by a script.
+// Each test uses a part of this.
+#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use batos_covenant::{
+    ApplyCommand, Encoding, Example, PrototypeDefinition, Reply, SendCommand, SlotDefinition, decode,
+};
+use batos_graph::{ObjectId, RedbStore};
+use batos_mind::{
+    Answer, BecomingError, BecomingEvent, Drafter, Mind, MindError, Outcome, Policy, Prompt, Step, Usage,
+};
+use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work};
+use serde_json::{Value, json};
+
+pub const GOOD: &str = "withdraw: n = ( balance: balance - n. ^balance )";
+/// Fits the first example by chance.
+pub const SLY: &str = "withdraw: n = ( balance: 70. ^balance )";
+pub const BROKEN: &str = "withdraw: n = ( balance: balance - )";
+
+/// Answers by a script and remembers what it was asked.
+#[derive(Default)]
+pub struct Scripted {
+    answers: Mutex<VecDeque<Result<Vec<String>, MindError>>>,
+    pub asked: Mutex<Vec<Prompt>>,
+}
+
+impl Scripted {
+    pub fn new(rounds: &[&[&str]]) -> Arc<Self> {
+        let texts = |round: &&[&str]| Ok(round.iter().map(|text| (*text).to_owned()).collect());
+        Arc::new(Self { answers: Mutex::new(rounds.iter().map(texts).collect()), asked: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Drafter for Scripted {
+    async fn draft(&self, prompt: &Prompt) -> Result<Answer, MindError> {
+        self.asked.lock().unwrap().push(prompt.clone());
+        let next = self.answers.lock().unwrap().pop_front().unwrap_or(Err(MindError::NoMind));
+        let usage = Usage { prompt_tokens: 10, completion_tokens: 5 };
+        next.map(|texts| Answer { texts, mind: "script".to_owned(), usage })
+    }
+}
+
+pub struct Place {
+    pub universe: Universe,
+    pub account: ObjectId,
+    _folder: tempfile::TempDir,
+}
+
+pub async fn place() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(RedbStore::open(&folder.path().join("u.redb")).unwrap());
+    let universe = Universe::open("u", store).await.unwrap();
+    let example = |balance: i64, n: i64| Example {
+        given: [("balance".to_owned(), json!(balance))].into(),
+        send: SendCommand { selector: "withdraw:".to_owned(), arguments: vec![json!(n)] },
+        answers: Some(json!(balance - n)),
+        leaves: [("balance".to_owned(), json!(balance - n))].into(),
+    };
+    let balance = SlotDefinition {
+        name: "balance".to_owned(),
+        value: Some(json!(100)),
+        method: None,
+        intent: None,
+        constant: false,
+    };
+    let method = "deposit: n = ( balance: balance + n. ^balance )".to_owned();
+    let deposit = SlotDefinition {
+        name: "deposit:".to_owned(),
+        value: None,
+        method: Some(method),
+        intent: None,
+        constant: false,
+    };
+    let definition = PrototypeDefinition {
+        slots: vec![balance, deposit],
+        examples: vec![example(100, 30), example(5, 5)],
+        ..PrototypeDefinition::default()
+    };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let account = ObjectId::of_name("account");
+    let work = Work::Apply { name: "account".to_owned(), apply };
+    deliver(&universe, account, Authority::Operator, work).await.unwrap();
+    Place { universe, account, _folder: folder }
+}
+
+pub async fn deliver(universe: &Universe, object: ObjectId, authority: Authority, work: Work) -> Result<Value, String> {
+    let (sender, encoding) = ("test".to_owned(), Encoding::Json);
+    let message = Message { object, authority, sender, id: None, digest: [0; 32], encoding, work };
+    match universe.deliver(&message).await.unwrap() {
+        Delivery::Replied(reply) => match decode(&reply).unwrap().0 {
+            Reply::Ok(ok) => Ok(ok.value),
+            Reply::Error { error } => Err(error.to_string()),
+        },
+        Delivery::NotUnderstood(missing) => Err(format!("not understood: {}", missing.selector)),
+    }
+}
+
+impl Place {
+    pub fn missing(&self, selector: &str) -> Unanswered {
+        let selector = selector.to_owned();
+        Unanswered { receiver: self.account, selector, shapes: vec!["integer".to_owned()], intent: None }
+    }
+
+    pub async fn make(&self, drafter: Arc<dyn Drafter>) -> Result<Outcome, BecomingError> {
+        Mind::new(self.universe.clone(), drafter, Policy::default()).make(&self.missing("withdraw:")).await
+    }
+
+    pub async fn send(&self, selector: &str, argument: i64) -> Result<Value, String> {
+        let send = SendCommand { selector: selector.to_owned(), arguments: vec![json!(argument)] };
+        deliver(&self.universe, self.account, Authority::Sender, Work::Send { send, made: None }).await
+    }
+
+    pub async fn eval(&self, authority: Authority, source: &str) -> Result<Value, String> {
+        let work = Work::Eval { source: source.to_owned(), made: None };
+        deliver(&self.universe, self.account, authority, work).await
+    }
+
+    pub async fn events(&self) -> Vec<BecomingEvent> {
+        let mut events = Vec::new();
+        for shard in 0..=u8::MAX {
+            for (_, event) in self.universe.outbox(shard, None).await.unwrap() {
+                events.extend(decode::<BecomingEvent>(&event.payload).map(|(event, _)| event));
+            }
+        }
+        events
+    }
+
+    pub async fn steps(&self) -> Vec<Step> {
+        self.events().await.iter().map(|event| event.step).collect()
+    }
+}

@@ -1,0 +1,184 @@
+//! What was made and waits for a person: look at it, approve it, deny it; and where methods came from.
+
+use std::path::PathBuf;
+
+use batos_covenant::{
+    AccessClass, Command, Decision, ListCommand, OkReply, Proposal, ProposalPage, ProposalState, Why as Origin,
+};
+use batos_uvm::universe::now;
+use clap::Args;
+
+use crate::{cli::Error, client::UNIVERSE, credentials::KEY_FILE, style, talk::Talk};
+
+/// How long a decision counts once it is signed, in milliseconds.
+const DECISION_LIFE: u64 = 10 * 60 * 1000;
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  batos proposals
+  batos proposals --all -o json")]
+pub struct Proposals {
+    /// Also those that are settled
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  batos approve 5d41402abc4b2a76b9719d911017c592
+  batos approve 5d41402abc4b2a76b9719d911017c592 --reason 'checked against the ledger'")]
+pub struct Approve {
+    #[command(flatten)]
+    decide: Decide,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:
+  batos deny 5d41402abc4b2a76b9719d911017c592 --reason 'it must not change other accounts'")]
+pub struct Deny {
+    #[command(flatten)]
+    decide: Decide,
+}
+
+#[derive(Args)]
+struct Decide {
+    /// Id of the proposal
+    proposal: String,
+    /// Why; it is kept with the decision
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// The Architect's signing key
+    #[arg(long, value_name = "FILE", default_value_os_t = PathBuf::from(".batos").join(KEY_FILE))]
+    key: PathBuf,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  batos why account withdraw:
+  batos why account withdraw: -o json   (with the prompt)")]
+pub struct Why {
+    /// Name or id of the object
+    object: String,
+    /// Selector of the slot
+    slot: String,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+async fn all(talk: &Talk) -> Result<Vec<Proposal>, Error> {
+    let (mut proposals, mut after) = (Vec::new(), None);
+    loop {
+        let command = Command::Proposals(ListCommand { after });
+        let page: ProposalPage = talk.page(AccessClass::Adm, UNIVERSE, "proposals", &command).await?;
+        proposals.extend(page.proposals);
+        after = page.next;
+        if after.is_none() {
+            return Ok(proposals);
+        }
+    }
+}
+
+impl Proposals {
+    pub async fn run(self) -> Result<(), Error> {
+        let mut proposals = all(&self.talk).await?;
+        proposals.retain(|proposal| self.all || proposal.state == ProposalState::Pending);
+        if self.talk.structured(&proposals)? {
+            return Ok(());
+        }
+        if proposals.is_empty() {
+            println!("nothing waits for a person");
+        }
+        proposals.iter().for_each(show);
+        Ok(())
+    }
+}
+
+fn show(proposal: &Proposal) {
+    let Proposal { id, state, object, name, selector, source, replaces, risks, mind, .. } = proposal;
+    let state =
+        serde_json::to_value(state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
+    println!("{}  {}", style::title(id), style::aside(format!("{state}, drafted by {mind}")));
+    println!("  {} of {}", selector, name.as_deref().unwrap_or(object));
+    risks.iter().for_each(|risk| println!("  because {risk}"));
+    for line in replaces.iter().flat_map(|source| source.lines()) {
+        println!("  - {line}");
+    }
+    source.lines().for_each(|line| println!("  + {line}"));
+    if let Some(decision) = &proposal.decision {
+        let verdict = if decision.approve { "approved" } else { "denied" };
+        println!("  {verdict} with key {}…: {}", decision.key.get(..16).unwrap_or_default(), decision.reason);
+    }
+}
+
+impl Approve {
+    pub async fn run(self) -> Result<(), Error> {
+        self.decide.run(true).await
+    }
+}
+
+impl Deny {
+    pub async fn run(self) -> Result<(), Error> {
+        self.decide.run(false).await
+    }
+}
+
+impl Decide {
+    async fn run(self, approve: bool) -> Result<(), Error> {
+        let key = std::fs::read(&self.key)
+            .map_err(|e| format!("{}: {e}; the Architect's key is needed: --key FILE", self.key.display()))?;
+        let proposals = all(&self.talk).await?;
+        let found = proposals.iter().find(|proposal| proposal.id == self.proposal);
+        let found = found.ok_or_else(|| {
+            format!("{:?} is no proposal of this universe: batos proposals --all shows them", self.proposal)
+        })?;
+        let mut decision = Decision {
+            proposal: found.id.clone(),
+            digest: found.digest.clone(),
+            approve,
+            reason: self.reason,
+            expires_at: now().saturating_add(DECISION_LIFE),
+            key: String::new(),
+            signature: String::new(),
+        };
+        batos_mind::sign(&mut decision, &self.talk.universe, &key)?;
+        let reply: OkReply =
+            self.talk.ask(AccessClass::Adm, UNIVERSE, "approve", &Command::Approve(decision), None).await?;
+        let settled: Proposal = serde_json::from_value(reply.value)?;
+        if !self.talk.structured(&settled)? {
+            show(&settled);
+        }
+        Ok(())
+    }
+}
+
+impl Why {
+    pub async fn run(self) -> Result<(), Error> {
+        let command = Command::Why { slot: self.slot };
+        let origin: Origin = self.talk.page(AccessClass::Adm, &self.object, "why", &command).await?;
+        if self.talk.structured(&origin)? {
+            return Ok(());
+        }
+        println!("{}", style::title(&origin.source));
+        let rev = origin.rev.map_or("a revision that is no longer kept".to_owned(), |rev| format!("revision {rev}"));
+        println!("in {} since {rev}, by {}", origin.holder, origin.by.as_deref().unwrap_or("nobody that is known"));
+        let Some(made) = origin.provenance else { return Ok(()) };
+        println!(
+            "made by {} in {} calls, {} + {} tokens",
+            made.mind, made.model_calls, made.prompt_tokens, made.completion_tokens
+        );
+        println!("prompt {} with toolForge at revision {} (-o json shows it)", made.request, made.forge_rev);
+        println!("admitted by {} examples", made.examples);
+        for refused in &made.refused {
+            println!("refused before: {}\n  {}", refused.reason, refused.draft.trim().replace('\n', "\n  "));
+        }
+        made.risks.iter().for_each(|risk| println!("risk: {risk}"));
+        if let Some(decision) = &made.decision {
+            println!("approved with key {}: {}", decision.key, decision.reason);
+        }
+        Ok(())
+    }
+}

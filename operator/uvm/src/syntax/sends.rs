@@ -1,0 +1,59 @@
+//! Which messages a piece of code can send, as far as its text tells.
+
+use std::collections::BTreeSet;
+
+use super::{Code, Expr, ExprKind, Receiver, SlotNode, SlotNodeKind, Statement};
+
+/// Selectors of all sends in a slot's code, also in the blocks and object literals within. A bare name counts as one.
+pub fn sends(slot: &SlotNode) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    of_slot(slot, &mut found);
+    found
+}
+
+fn of_slot(slot: &SlotNode, found: &mut BTreeSet<String>) {
+    match &slot.kind {
+        SlotNodeKind::Constant(value) | SlotNodeKind::Parent { value, .. } => of_expr(value, found),
+        SlotNodeKind::Assignable(value) => value.iter().for_each(|value| of_expr(value, found)),
+        SlotNodeKind::Method(code) => of_code(code, found),
+    }
+}
+
+fn of_code(code: &Code, found: &mut BTreeSet<String>) {
+    for statement in &code.body {
+        let (Statement::Expr(expr) | Statement::Return(expr)) = statement;
+        of_expr(expr, found);
+    }
+}
+
+fn of_expr(expr: &Expr, found: &mut BTreeSet<String>) {
+    match &expr.kind {
+        ExprKind::Name(name) => drop(found.insert(name.clone())),
+        ExprKind::Assign { value, .. } => of_expr(value, found),
+        ExprKind::Send { receiver, selector, arguments } => {
+            found.insert(selector.clone());
+            if let Receiver::Expr(receiver) = receiver {
+                of_expr(receiver, found);
+            }
+            arguments.iter().for_each(|argument| of_expr(argument, found));
+        }
+        ExprKind::Cascade { first, others } => {
+            of_expr(first, found);
+            for part in others {
+                found.insert(part.selector.clone());
+                part.arguments.iter().for_each(|argument| of_expr(argument, found));
+            }
+        }
+        ExprKind::LiteralArray(elements) | ExprKind::DynamicArray(elements) => {
+            elements.iter().for_each(|element| of_expr(element, found));
+        }
+        ExprKind::Block(code) => of_code(code, found),
+        ExprKind::Object(slots) => slots.iter().for_each(|slot| of_slot(slot, found)),
+        ExprKind::Integer(_)
+        | ExprKind::Float(_)
+        | ExprKind::Str(_)
+        | ExprKind::Symbol(_)
+        | ExprKind::Char(_)
+        | ExprKind::SelfRef => {}
+    }
+}
