@@ -5,6 +5,7 @@
 
 mod codec;
 mod message;
+mod skim;
 mod subject;
 
 pub use codec::{CodecError, Encoding, MAX_DEPTH, MAX_PAYLOAD, decode, encode};
