@@ -98,7 +98,7 @@ struct Uvm {
     /// What drafts missing methods: a file with spec.mind of a Universe, as YAML
     #[arg(long, value_name = "FILE")]
     mind: Option<PathBuf>,
-    /// Serves GET /readyz here
+    /// Serves GET /readyz and GET /metrics here
     #[arg(long)]
     health: Option<SocketAddr>,
 }

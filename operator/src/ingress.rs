@@ -1,9 +1,12 @@
 //! The ingress: from bytes on the bus to turns, becomings and replies.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use batos_bus::{Handler, Request};
+use batos_bus::{Handler, Refusal, Request};
 use batos_covenant::{
     AccessClass, Command, Encoding, ErrorKind, ErrorReply, ExportCommand, ExportPage, MAX_PAYLOAD, OkReply, Reply,
     SendCommand, Subject, Wire, decode, encode,
@@ -13,6 +16,8 @@ use batos_mind::{ApprovalError, BecomingError, Mind, Outcome};
 use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, UniverseError, Waiting, Work};
 use serde::Serialize;
 
+use crate::metrics::Metrics;
+
 /// How long a sender waits for a becoming before it is told to ask again.
 const BECOMING_WAIT: Duration = Duration::from_secs(8);
 
@@ -20,19 +25,52 @@ const BECOMING_WAIT: Duration = Duration::from_secs(8);
 pub struct Ingress {
     pub universe: Universe,
     pub mind: Mind,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Handler for Ingress {
     async fn handle(&self, request: Request) -> Vec<u8> {
+        let begun = Instant::now();
         let encoding = Encoding::of(&request.payload);
-        let error = match self.answer(&request, encoding).await {
-            Ok(reply) => return reply,
-            Err(error) => error,
+        let reply = match self.answer(&request, encoding).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                if error.kind == ErrorKind::Internal {
+                    tracing::error!(subject = request.subject, %error, "defect");
+                }
+                encode(&Reply::Error { error }, encoding).unwrap_or_default()
+            }
         };
-        if error.kind == ErrorKind::Internal {
-            tracing::error!(subject = request.subject, %error, "defect");
-        }
-        encode(&Reply::Error { error }, encoding).unwrap_or_default()
+        self.metrics.turn(outcome(&reply), begun.elapsed());
+        reply
+    }
+
+    fn refuse(&self, payload: &[u8], refusal: Refusal) -> Vec<u8> {
+        let error = match refusal {
+            Refusal::Busy { waiting } => {
+                let text = format!("{waiting} requests wait already; send it again later, with the same id");
+                ErrorReply::new(ErrorKind::Unavailable, text)
+            }
+            Refusal::TooLarge { bytes, largest } => {
+                let text = format!("the reply has {bytes} bytes; the NATS server takes {largest} (max_payload)");
+                ErrorReply::new(ErrorKind::LimitExceeded, text)
+            }
+        };
+        encode(&Reply::Error { error }, Encoding::of(payload)).unwrap_or_default()
+    }
+}
+
+/// How a request ended: `None` is well.
+fn outcome(reply: &[u8]) -> Option<ErrorKind> {
+    // The status comes first, so that only errors are read.
+    let start = reply.get(..24).unwrap_or(reply);
+    if !start.windows(5).any(|word| word == b"error") {
+        return None;
+    }
+    match decode(reply) {
+        Ok((Reply::Error { error }, _)) => Some(error.kind),
+        Ok((Reply::Ok(_), _)) => None,
+        Err(_) => Some(ErrorKind::Internal),
     }
 }
 

@@ -9,6 +9,7 @@ mod health;
 mod image_file;
 mod ingress;
 mod manifests;
+mod metrics;
 mod mind;
 mod nats;
 mod offline;

@@ -49,7 +49,7 @@ impl Operator {
                     true => Ok(()),
                     false => Err("caches are not filled: are the definitions installed?"),
                 };
-                if let Err(error) = health::serve(address, filled).await {
+                if let Err(error) = health::serve(address, filled, String::new).await {
                     tracing::error!(%address, %error, "no probe is served");
                 }
             });

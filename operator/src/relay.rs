@@ -1,13 +1,13 @@
 //! Moves events from the outbox to the bus. The outbox row goes only when the bus has the event.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use batos_bus::{Event, Publisher};
 use batos_graph::Key;
 use batos_uvm::universe::{OUTBOX_PAGE, OutboxEvent, Universe};
 use tokio::{sync::watch, time::Instant};
 
-use crate::cli::Error;
+use crate::{cli::Error, metrics::Metrics};
 
 /// The whole outbox is looked at this often: what a dead worker left is found then.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -31,11 +31,12 @@ pub struct Relay {
     trim_at: Option<Instant>,
     /// Marker of the last removal.
     marker: Option<Key>,
+    metrics: Arc<Metrics>,
 }
 
 impl Relay {
-    pub fn new(universe: Universe, publisher: Publisher, root: String) -> Self {
-        Self { universe, publisher, root, published: HashSet::new(), trim_at: None, marker: None }
+    pub fn new(universe: Universe, publisher: Publisher, root: String, metrics: Arc<Metrics>) -> Self {
+        Self { universe, publisher, root, published: HashSet::new(), trim_at: None, marker: None, metrics }
     }
 
     /// Until `stop` turns true; then what waits is published once more.
@@ -126,7 +127,9 @@ impl Relay {
                 (key, Event { subject, id: event.id, payload: event.payload })
             })
             .unzip();
+        self.metrics.waiting(events.len());
         self.publisher.publish(events).await?;
+        self.metrics.waiting(0);
         self.published.extend(keys);
         self.trim_at.get_or_insert_with(|| Instant::now() + TRIM);
         match self.published.len() >= PAGE {

@@ -1,6 +1,6 @@
 //! `batos up`: everything on one machine.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use batos_bus::without_login;
 use batos_covenant::{ApplyCommand, ErrorKind, Reply, Wire};
@@ -48,6 +48,9 @@ pub struct Up {
     /// Writes what the model behind spec.mind.url answers into this file, for spec.mind.recorded
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Serves GET /readyz and GET /metrics here
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    health: Option<SocketAddr>,
 }
 
 impl Up {
@@ -81,7 +84,7 @@ impl Up {
             root: self.root.clone(),
             drafter,
             policy,
-            health: None,
+            health: self.health,
         };
         let mut worker = Worker::start(settings).await?;
         let served = match apply(&worker, &wanted.prototypes).await {

@@ -41,23 +41,28 @@ impl Worker {
         let universe = Universe::open(&name, store.clone()).await?;
         let mind = Mind::new(universe.clone(), drafter, policy);
         let bus = Client::connect(&nats).await?;
-        let publisher = Publisher::open(&bus, &root, &name).await;
+        let mut publisher = Publisher::new(&bus, &root, &name);
+        if let Err(error) = publisher.settle().await {
+            tracing::warn!(%error, "events wait in the outbox");
+        }
         let resumed = mind.resume().await?;
         tracing::info!(universe = name, resumed, "universe is open");
 
-        let ingress = Arc::new(Ingress { universe: universe.clone(), mind });
+        let ingress = Arc::new(Ingress { universe: universe.clone(), mind, metrics: Arc::default() });
+        let metrics = ingress.metrics.clone();
         let (stop, stopped) = watch::channel(false);
         let (stop_relay, relay_stopped) = watch::channel(false);
         let serving = tokio::spawn({
             let (bus, root, ingress) = (bus.clone(), root.clone(), ingress.clone());
             async move { batos_bus::serve(&bus, &root, &name, ingress, stopped).await }
         });
-        let relay = tokio::spawn(Relay::new(universe, publisher, root).run(relay_stopped));
+        let relay = tokio::spawn(Relay::new(universe.clone(), publisher, root, metrics.clone()).run(relay_stopped));
         let mut helpers = vec![tokio::spawn(courier::run(ingress.clone()))];
         if let Some(address) = probe {
             helpers.push(tokio::spawn(async move {
-                let connected = move || bus.is_connected().then_some(()).ok_or("not connected to NATS");
-                if let Err(error) = health::serve(address, connected).await {
+                let connected = || bus.is_connected().then_some(()).ok_or("not connected to NATS");
+                let text = || metrics.text(&bus, universe.conflicts());
+                if let Err(error) = health::serve(address, connected, text).await {
                     tracing::error!(%address, %error, "no probe is served");
                 }
             }));

@@ -27,6 +27,7 @@ def test_list_names_every_object(command, bus):
     assert {"account", "traits account", "genesis", "Object"} <= names.keys()
     assert names["account"] == bus.state("account")["object"]
     assert f"{names['account']}  account\n" in command("list")
+    assert "genesis" not in command("list"), "the image is there in every universe"
 
 
 def test_history_tells_what_changed_and_when_over_many_pages(command, bus):

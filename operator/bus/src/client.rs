@@ -1,11 +1,17 @@
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{ConnectOptions, Event, HeaderMap, RequestErrorKind};
 use batos_covenant::{Command, Encoding, MESSAGE_ID_HEADER, Reply, SENDER_HEADER, Subject, decode, encode};
 use futures::{Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::{BusError, BusErrorKind};
+use crate::{BusError, BusErrorKind, Counters};
 
 /// Inboxes of a user that logs in begin with this and the user's name; those of anonymous ones with `_INBOX`.
 pub const INBOX_PREFIX: &str = "_INBOX_";
@@ -28,18 +34,78 @@ pub fn without_login(url: &str) -> String {
 /// How long the server has to answer.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Tells of what happens to a connection: nothing of it shows at a call.
+fn note(
+    event: &Event,
+    counters: &Counters,
+    refusals: &watch::Sender<Option<String>>,
+    lame_duck: &Notify,
+    lost: &AtomicBool,
+) {
+    match event {
+        Event::ServerError(error) if error.to_string().to_lowercase().contains("permissions violation") => {
+            tracing::warn!(%error, "NATS refuses");
+            counters.refusals.add(1);
+            let _ = refusals.send(Some(error.to_string()));
+        }
+        Event::ServerError(error) => tracing::warn!(%error, "NATS"),
+        Event::ClientError(error) => tracing::warn!(%error, "NATS client"),
+        Event::Disconnected => {
+            tracing::warn!("NATS is lost; connecting again");
+            lost.store(true, Ordering::Relaxed);
+        }
+        // The first is no news.
+        Event::Connected if lost.swap(false, Ordering::Relaxed) => {
+            // Another server, or another configuration.
+            let _ = refusals.send(None);
+            tracing::info!("NATS is connected again");
+            counters.reconnects.add(1);
+        }
+        Event::Connected => {}
+        Event::SlowConsumer(_) => {
+            // One line for the first; the counter has all. A log of each would be a flood of its own.
+            if counters.slow_consumers.get() == 0 {
+                tracing::warn!(
+                    "messages come faster than they are taken: NATS drops some, and their senders hear nothing"
+                );
+            }
+            counters.slow_consumers.add(1);
+        }
+        Event::LameDuckMode => {
+            counters.lame_ducks.add(1);
+            lame_duck.notify_one();
+        }
+        Event::Draining | Event::Closed => tracing::debug!(%event, "NATS"),
+    }
+}
+
+/// A server that will shut down lets its clients stay for a while, but takes no new ones. With others to go to, now is
+/// better; the only one is kept until it goes, for so long it serves.
+async fn leave(nats: &async_nats::Client) {
+    let info = nats.server_info();
+    let here = format!(":{}", info.port);
+    let elsewhere = info.connect_urls.iter().any(|url| !url.ends_with(&here));
+    tracing::warn!(elsewhere, "the NATS server is about to shut down");
+    if elsewhere && let Err(error) = nats.force_reconnect().await {
+        tracing::warn!(%error, "cannot leave the NATS server");
+    }
+}
+
 /// A cheap, cloneable handle over one NATS connection that reconnects by itself.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) nats: async_nats::Client,
     /// The last permission that the server refused.
     refused: watch::Receiver<Option<String>>,
+    counters: Arc<Counters>,
 }
 
 impl Client {
     /// Connects once; fails when the server cannot be reached within five seconds.
     pub async fn connect(url: &str) -> Result<Self, BusError> {
         let (refusals, refused) = watch::channel(None);
+        let counters = Arc::new(Counters::default());
+        let lame_duck = Arc::new(Notify::new());
         let mut options = ConnectOptions::new();
         // Each user has inboxes of its own, so that no other can read its replies.
         if let Some((user, password)) = login(url) {
@@ -50,22 +116,48 @@ impl Client {
         let nats = options
             .name("batos")
             .connection_timeout(CONNECT)
-            .event_callback(move |event| {
-                // The server tells of a forbidden publish or subscribe here only, not at the call.
-                if let Event::ServerError(error) = &event
-                    && error.to_string().to_lowercase().contains("permissions violation")
-                {
-                    tracing::warn!(%error, "NATS refuses");
-                    let _ = refusals.send(Some(error.to_string()));
+            .event_callback({
+                let (counters, lame_duck, lost) = (counters.clone(), lame_duck.clone(), AtomicBool::new(false));
+                move |event| {
+                    note(&event, &counters, &refusals, &lame_duck, &lost);
+                    async {}
                 }
-                async move { tracing::debug!(%event, "nats") }
             })
             .connect(without_login(url))
             .await
             .map_err(|e| {
                 BusError::new(BusErrorKind::Connect, format!("cannot connect to NATS at {}: {e}", without_login(url)))
             })?;
-        Ok(Self { nats, refused })
+        let leaving = nats.clone();
+        tokio::spawn(async move {
+            loop {
+                lame_duck.notified().await;
+                leave(&leaving).await;
+            }
+        });
+        Ok(Self { nats, refused, counters })
+    }
+
+    /// What went wrong so far.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Completes when the server refuses to let this client use one of the subjects, with its words.
+    pub(crate) async fn refused(&self, subjects: &[String]) -> String {
+        let mut refused = self.refused.clone();
+        let ours = |refusal: &Option<String>| {
+            refusal.as_ref().is_some_and(|refusal| subjects.iter().any(|subject| refusal.contains(subject)))
+        };
+        match refused.wait_for(ours).await.ok().and_then(|refusal| refusal.clone()) {
+            Some(refusal) => refusal,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the server's last refusal was about subjects that begin so.
+    pub(crate) fn is_refused(&self, subject: &str) -> bool {
+        self.refused.borrow().as_ref().is_some_and(|refusal| refusal.contains(subject))
     }
 
     /// Sends a command and waits ten seconds for its reply. With an `id` it may be repeated safely.
@@ -80,9 +172,13 @@ impl Client {
         let mut refused = self.refused.clone();
         refused.mark_unchanged();
         let refusal = async {
-            match refused.changed().await {
-                Ok(()) => refused.borrow().clone().unwrap_or_default(),
-                Err(_) => std::future::pending().await,
+            loop {
+                if refused.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                if let Some(refusal) = refused.borrow_and_update().clone() {
+                    break refusal;
+                }
             }
         };
         let request = self.nats.request_with_headers(subject.to_string(), headers, payload.into());

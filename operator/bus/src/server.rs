@@ -7,8 +7,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{BusError, BusErrorKind, Client};
 
-/// Requests that one worker carries out at the same time; more wait in the subscription's queue.
+/// Requests that one worker carries out at the same time; more wait.
 const CONCURRENCY: usize = 256;
+/// Requests that wait at most. NATS would drop what is not taken from it in time, and nobody would hear of it.
+const WAITING: usize = 8192;
 
 /// A request as it came.
 pub struct Request {
@@ -18,12 +20,25 @@ pub struct Request {
     pub payload: Vec<u8>,
 }
 
+/// Why the bus answers a request itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// So many requests wait already.
+    Busy { waiting: usize },
+    /// The reply has more bytes than the server takes.
+    TooLarge { bytes: usize, largest: usize },
+}
+
 /// Answers requests. Every request gets a reply, errors too.
 pub trait Handler: Send + Sync + 'static {
     fn handle(&self, request: Request) -> impl Future<Output = Vec<u8>> + Send;
+
+    /// The reply that tells the sender of `payload` of a refusal.
+    fn refuse(&self, payload: &[u8], refusal: Refusal) -> Vec<u8>;
 }
 
-/// Serves the `cmd` and `adm` subjects of one universe until `stop` turns true, then finishes what has begun.
+/// Serves the `cmd` and `adm` subjects of one universe until `stop` turns true, then finishes what has begun. Ends when
+/// the server does not let it listen.
 pub async fn serve(
     client: &Client,
     root: &str,
@@ -32,15 +47,18 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), BusError> {
     let slots = Arc::new(Semaphore::new(CONCURRENCY));
+    let places = Arc::new(Semaphore::new(CONCURRENCY + WAITING));
+    let subjects = [AccessClass::Cmd, AccessClass::Adm].map(|class| Subject::wildcard(root, universe, class));
     let mut subscriptions = Vec::new();
-    for class in [AccessClass::Cmd, AccessClass::Adm] {
-        subscriptions.push(subscribe(client, &Subject::wildcard(root, universe, class)).await?);
+    for subject in &subjects {
+        subscriptions.push(subscribe(client, subject).await?);
     }
     client.barrier().await?;
     let mut messages = futures::stream::select_all(subscriptions);
     loop {
         let message = tokio::select! {
             message = messages.next() => message,
+            refusal = client.refused(&subjects) => return Err(BusError::new(BusErrorKind::Forbidden, refusal)),
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let Some(message) = message else { break };
@@ -48,10 +66,16 @@ pub async fn serve(
             tracing::warn!(subject = %message.subject, "request without a reply subject is ignored");
             continue;
         };
-        let Ok(slot) = slots.clone().acquire_owned().await else { break };
-        let (handler, nats) = (handler.clone(), client.nats.clone());
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            client.counters().busy.add(1);
+            let reply = handler.refuse(&message.payload, Refusal::Busy { waiting: WAITING });
+            let _ = client.nats.publish(reply_to, reply.into()).await;
+            continue;
+        };
+        let (handler, client, slots) = (handler.clone(), client.clone(), slots.clone());
         tokio::spawn(async move {
-            let _slot = slot;
+            let _place = place;
+            let Ok(_slot) = slots.acquire().await else { return };
             let header = |name| header(message.headers.as_ref(), name);
             let request = Request {
                 subject: message.subject.to_string(),
@@ -59,15 +83,21 @@ pub async fn serve(
                 id: header(MESSAGE_ID_HEADER),
                 payload: message.payload.to_vec(),
             };
-            let reply = handler.handle(request).await;
-            if let Err(error) = nats.publish(reply_to, reply.into()).await {
+            let mut reply = handler.handle(request).await;
+            let largest = client.nats.server_info().max_payload;
+            if reply.len() > largest {
+                client.counters().unsent_replies.add(1);
+                reply = handler.refuse(&message.payload, Refusal::TooLarge { bytes: reply.len(), largest });
+            }
+            if let Err(error) = client.nats.publish(reply_to, reply.into()).await {
+                client.counters().unsent_replies.add(1);
                 tracing::warn!(%error, "reply could not be sent; the sender will repeat");
             }
         });
     }
     drop(messages);
-    // All slots free: every reply is out.
-    let _ = slots.acquire_many(u32::try_from(CONCURRENCY).unwrap_or(u32::MAX)).await;
+    // All places free: every reply is out.
+    let _ = places.acquire_many(u32::try_from(CONCURRENCY + WAITING).unwrap_or(u32::MAX)).await;
     client.nats.flush().await.map_err(|e| BusError::new(BusErrorKind::Publish, e.to_string()))
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::skim::skim;
+
 /// Largest request that is read, in bytes (nats-server's default `max_payload`).
 pub const MAX_PAYLOAD: usize = 1 << 20;
 /// Deepest nesting of arrays and maps that is read.
@@ -42,6 +44,7 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<(T, Encoding), Code
     let value = match encoding {
         Encoding::Json => serde_json::from_slice(payload).map_err(|e| malformed(e.to_string()))?,
         Encoding::MessagePack => {
+            skim(payload).map_err(malformed)?;
             let mut rest = payload;
             let mut reader = rmp_serde::Deserializer::new(&mut rest);
             reader.set_max_depth(MAX_DEPTH);

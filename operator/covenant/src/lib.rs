@@ -6,6 +6,7 @@
 mod codec;
 mod message;
 mod proposal;
+mod skim;
 mod subject;
 
 pub use codec::{CodecError, Encoding, MAX_DEPTH, MAX_PAYLOAD, decode, encode};

@@ -14,7 +14,10 @@ mod state;
 mod turns;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use batos_graph::{KeySpace, ObjectId, Store};
 use tokio::sync::Mutex;
@@ -47,6 +50,8 @@ struct Inner {
     /// Messages to the objects of one shard run one after the other on this worker, so that a hot object does not make
     /// its own messages conflict. Correctness rests on the commit alone.
     lanes: Vec<Mutex<()>>,
+    /// Turns that had to run again because what they had read was stale.
+    conflicts: AtomicU64,
     /// Where commits left something for the relay.
     outbox: outbox::Filled,
     /// Where commits left messages and timers.
@@ -63,6 +68,7 @@ impl Universe {
                 store,
                 cache: Cache::default(),
                 lanes: (0..256).map(|_| Mutex::new(())).collect(),
+                conflicts: AtomicU64::new(0),
                 outbox: outbox::Filled::default(),
                 posts: Shards::default(),
             }),
@@ -73,6 +79,11 @@ impl Universe {
 
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// How often turns had to run again because what they had read was stale.
+    pub fn conflicts(&self) -> u64 {
+        self.inner.conflicts.load(Ordering::Relaxed)
     }
 
     pub fn keys(&self) -> KeySpace {

@@ -1,6 +1,6 @@
 //! One message, one turn, one transaction.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use batos_covenant::{
     ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, decode, encode,
@@ -163,6 +163,7 @@ impl Universe {
                     return Ok(Delivery::Replied(reply));
                 }
                 Err(UniverseError::Store(StoreError::Conflict(keys))) => {
+                    self.inner.conflicts.fetch_add(1, Ordering::Relaxed);
                     if attempt + 1 == ATTEMPTS {
                         let conflict = self.conflict(&keys, &read).await?;
                         return Err(UniverseError::Contended { attempts: ATTEMPTS, conflict });

@@ -1,0 +1,34 @@
+//! Some seconds of damaged input for each target, and inputs that once failed.
+
+use std::{fs, path::Path, time::Duration};
+
+use batos_fuzz::{Settings, TARGETS, run};
+
+fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// One test for all: a panic hook is the process's.
+#[test]
+fn damaged_input_is_refused_in_words_within_bounds() {
+    let seconds = setting("BATOS_FUZZ_SECONDS").unwrap_or(3.0);
+    let settings = Settings { seed: setting("BATOS_FUZZ_SEED").unwrap_or(1), time: Duration::from_secs_f64(seconds) };
+    for target in TARGETS {
+        let report = run(target, settings).unwrap_or_else(|failure| panic!("{}: {failure}", target.name));
+        println!("{}: {report:?}", target.name);
+        assert!(report.cases > 100 && report.outcomes > 3, "{}: {report:?}", target.name);
+    }
+}
+
+/// `tests/fuzz/failures/TARGET/*`.
+#[test]
+fn what_once_failed_is_read_now() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("failures");
+    for target in TARGETS {
+        let Ok(entries) = fs::read_dir(folder.join(target.name)) else { continue };
+        for entry in entries {
+            let input = fs::read(entry.unwrap().path()).unwrap();
+            (target.feed)(&input);
+        }
+    }
+}
