@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use batos_uvm::universe::{Age, Retention};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{client, credentials::ARCHITECT_FILE, mind, offline, repl, store, up, worker};
@@ -90,6 +91,12 @@ struct Uvm {
     /// What drafts missing methods: a file with spec.mind of a Universe, as YAML
     #[arg(long, value_name = "FILE")]
     mind: Option<PathBuf>,
+    /// How long overwritten data stays in the history: 90s, 15m, 12h, 30d, forever; methods stay for good
+    #[arg(long, default_value = "30d", value_name = "AGE")]
+    keep_history: Age,
+    /// How long a repeat of a message id gets the first reply; a later one is carried out again
+    #[arg(long, default_value = "1d", value_name = "AGE")]
+    keep_replies: Age,
     /// Serves GET /readyz here
     #[arg(long)]
     health: Option<SocketAddr>,
@@ -158,6 +165,7 @@ impl Uvm {
             nats: self.bus.url(),
             root: self.bus.root,
             drafter: mind::drafter(mind.as_ref(), None)?,
+            retention: Retention { history: self.keep_history, replies: self.keep_replies },
             health: self.health,
         })
         .await?;

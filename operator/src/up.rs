@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use batos_bus::without_login;
 use batos_covenant::{ApplyCommand, ErrorKind, Reply, Wire};
-use batos_crds::PrototypeSpec;
+use batos_crds::{PrototypeSpec, UniverseSpec};
+use batos_uvm::universe::Retention;
 use clap::Args;
 use serde_json::json;
 
@@ -72,8 +73,15 @@ impl Up {
                 (Some(server), credentials.system_url(port), format!("nats://127.0.0.1:{port}"))
             }
         };
-        let settings =
-            Settings { universe: wanted.universe.clone(), store, nats, root: self.root.clone(), drafter, health: None };
+        let settings = Settings {
+            universe: wanted.universe.clone(),
+            store,
+            nats,
+            root: self.root.clone(),
+            drafter,
+            retention: retention(&wanted.spec)?,
+            health: None,
+        };
         let mut worker = Worker::start(settings).await?;
         let served = match apply(&worker, &wanted.prototypes).await {
             Ok(()) => {
@@ -151,6 +159,10 @@ impl Up {
             Err(error) => tracing::error!("manifests are refused: {error}"),
         }
     }
+}
+
+fn retention(spec: &UniverseSpec) -> Result<Retention, Error> {
+    Ok(Retention { history: spec.retention.history.parse()?, replies: spec.retention.replies.parse()? })
 }
 
 async fn keep_alive(server: &mut Option<NatsServer>) -> Result<(), Error> {
