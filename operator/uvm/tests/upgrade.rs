@@ -155,6 +155,24 @@ async fn what_was_changed_lives_on_and_is_told() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_the_architect_amended_lives_on() {
+    let house = House::new();
+    let universe = house.open(older()).await.unwrap();
+    eval(&universe, "toolForge system: 'Be brief.'. 1").await;
+    let mut newer = newer();
+    let (_, forge) = newer.objects.iter_mut().find(|(_, record)| record.name.as_deref() == Some("toolForge")).unwrap();
+    for slot in &mut forge.slots {
+        if let SlotKind::Assignable(Value::Str(text)) = &mut slot.kind {
+            text.push_str(" Be quick.");
+        }
+    }
+    let universe = house.open(newer).await.unwrap();
+    assert_eq!(eval(&universe, "toolForge system").await, "Be brief.");
+    assert_eq!(told(&universe).await[0].kept, [slots("toolForge", &["system"])]);
+    assert_sound(&house).await;
+}
+
+#[tokio::test]
 async fn an_object_goes_only_when_nobody_holds_it() {
     for hold in ["account", "code"] {
         let house = House::new();

@@ -7,8 +7,8 @@
 //! | changed | the same | live |
 //! | changed | changed too | live, and it is told |
 //!
-//! The image is nobody's to change at run time, so that live is what was shipped before as a rule. Where it is not, somebody
-//! meant it: what lives stays, and what was shipped is told beside it. An object that is shipped no more goes, unless it was
+//! Live is what was shipped before but for the prompts and policies that the Architect may change. Whoever changed one meant
+//! it: what lives stays, and it is told that something else is shipped. An object that is shipped no more goes, unless it was
 //! changed or something outside the image refers to it or names it.
 //!
 //! A commit holds as many objects as fit into it, each with its row of what was shipped, so that an upgrade that was
@@ -92,7 +92,7 @@ impl Universe {
     /// What is still to be done, as far as one commit holds it.
     async fn next_step(&self, image: &Image, found: Option<&(Rev, Version)>) -> Result<Step, UniverseError> {
         let keys = self.inner.keys;
-        // Before images had versions, nobody could change them: what lives is what was shipped.
+        // Before images had versions, an object of one revision is what was shipped; others hold what somebody changed.
         let unversioned = found.is_none_or(|(_, version)| version.image.is_empty());
         let known = self.known(image).await?;
         let names = self.taken_names(image).await?;
@@ -110,8 +110,7 @@ impl Universe {
             let live_record = live.as_ref().map(|(_, record)| record);
             let before = match shipped {
                 Some((_, record)) => Some(record),
-                None if unversioned => live_record,
-                None => None,
+                None => live.as_ref().filter(|(rev, _)| unversioned && *rev == 1).map(|(_, record)| record),
             };
             let mut merged = merge(before, now, live_record);
             if live.is_none() && merged.record.name.as_ref().is_some_and(|name| names.contains(name)) {
