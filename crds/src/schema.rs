@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 /// What a name must look like; the same rule as [`crate::check::name`].
 pub(crate) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
+/// What a length of time must look like; the same rule as [`crate::check::age`].
+pub(crate) const AGE: &str = "^([1-9][0-9]{0,4}[smhd]|forever)$";
+
 fn any() -> Value {
     json!({ "x-kubernetes-preserve-unknown-fields": true, "nullable": true })
 }

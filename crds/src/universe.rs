@@ -3,7 +3,10 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "kubernetes")]
 use crate::UniverseStatus;
-use crate::check::{self, Check};
+use crate::{
+    check::{self, Check},
+    schema,
+};
 
 /// A universe: where its objects are kept, how they are reached and how many workers run their turns.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +45,36 @@ pub struct UniverseSpec {
     /// Absent: nothing drafts missing methods.
     #[serde(default, deserialize_with = "check::optional", skip_serializing_if = "Option::is_none")]
     pub mind: Option<MindSpec>,
+    #[serde(default)]
+    pub retention: RetentionSpec,
+}
+
+/// How long the universe keeps what was. Overwritten methods stay for good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetentionSpec {
+    /// Data that was overwritten: 90s, 15m, 12h, 30d, or forever.
+    #[serde(default = "history", deserialize_with = "check::age")]
+    #[schemars(regex(pattern = schema::AGE))]
+    pub history: String,
+    /// Replies to messages with an id. A repeat within this time gets the reply again, a later one is carried out again.
+    #[serde(default = "replies", deserialize_with = "check::age")]
+    #[schemars(regex(pattern = schema::AGE))]
+    pub replies: String,
+}
+
+impl Default for RetentionSpec {
+    fn default() -> Self {
+        Self { history: history(), replies: replies() }
+    }
+}
+
+fn history() -> String {
+    "30d".to_owned()
+}
+
+fn replies() -> String {
+    "1d".to_owned()
 }
 
 /// A shared store.

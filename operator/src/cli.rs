@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use batos_uvm::universe::{Age, Retention};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{approval, client, credentials::ARCHITECT_FILE, mind, offline, repl, store, up, worker};
@@ -98,6 +99,12 @@ struct Uvm {
     /// What drafts missing methods: a file with spec.mind of a Universe, as YAML
     #[arg(long, value_name = "FILE")]
     mind: Option<PathBuf>,
+    /// How long overwritten data stays in the history: 90s, 15m, 12h, 30d, forever; methods stay for good
+    #[arg(long, default_value = "30d", value_name = "AGE")]
+    keep_history: Age,
+    /// How long a repeat of a message id gets the first reply; a later one is carried out again
+    #[arg(long, default_value = "1d", value_name = "AGE")]
+    keep_replies: Age,
     /// Serves GET /readyz and GET /metrics here
     #[arg(long)]
     health: Option<SocketAddr>,
@@ -171,6 +178,7 @@ impl Uvm {
             root: self.bus.root,
             drafter: mind::drafter(mind.as_ref(), None)?,
             policy: mind::policy(mind.as_ref(), &[])?,
+            retention: Retention { history: self.keep_history, replies: self.keep_replies },
             health: self.health,
         })
         .await?;

@@ -172,11 +172,12 @@ pub struct History {
 impl History {
     pub async fn run(self) -> Result<(), Error> {
         let mut changes = Vec::new();
-        let mut before = None;
+        let (mut before, mut data_from) = (None, None);
         while changes.len() < self.limit {
             let command = Command::History(HistoryCommand { slot: self.slot.clone(), before });
             let page: HistoryPage = self.talk.page(AccessClass::Cmd, &self.object, "history", &command).await?;
             changes.extend(page.changes);
+            data_from = data_from.or(page.data_from);
             before = page.next;
             if before.is_none() {
                 break;
@@ -191,6 +192,9 @@ impl History {
             let (was, became) = (content(&change.was), content(&change.became));
             let by = change.by.as_ref().map_or(String::new(), |by| format!("  ({by})"));
             println!("rev {:<6} {}: {was} -> {became}{by}", change.rev, change.slot);
+        }
+        if let Some(rev) = data_from {
+            eprintln!("data before rev {rev} is no longer kept; methods are");
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod client;
 mod courier;
 mod credentials;
 mod health;
+mod housekeeper;
 mod image_file;
 mod ingress;
 mod manifests;

@@ -63,8 +63,9 @@ pub struct Import {
 
 impl Import {
     pub async fn run(self) -> Result<(), Error> {
-        // Once for its digest: nothing is written of a damaged image.
-        let (name, expected) = image_file::read(&self.file, |_| Ok(()))?;
+        // Once for its digest and its version: nothing is written of a damaged image, or of a newer batos'.
+        let (name, expected) =
+            image_file::read(&self.file, |rows| Ok(rows.iter().try_for_each(universe::admit_row)?))?;
         let name = self.universe.unwrap_or(name);
         let store = self.stopped.open().await?;
         if !universe::is_empty(store.as_ref(), &name).await? {

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use batos_bus::without_login;
 use batos_covenant::{ApplyCommand, ErrorKind, Reply, Wire};
-use batos_crds::PrototypeSpec;
+use batos_crds::{PrototypeSpec, UniverseSpec};
+use batos_uvm::universe::Retention;
 use clap::Args;
 use serde_json::json;
 
@@ -84,6 +85,7 @@ impl Up {
             root: self.root.clone(),
             drafter,
             policy,
+            retention: retention(&wanted.spec)?,
             health: self.health,
         };
         let mut worker = Worker::start(settings).await?;
@@ -163,6 +165,10 @@ impl Up {
             Err(error) => tracing::error!("manifests are refused: {error}"),
         }
     }
+}
+
+fn retention(spec: &UniverseSpec) -> Result<Retention, Error> {
+    Ok(Retention { history: spec.retention.history.parse()?, replies: spec.retention.replies.parse()? })
 }
 
 async fn keep_alive(server: &mut Option<NatsServer>) -> Result<(), Error> {

@@ -6,10 +6,10 @@ use batos_bus::{BusError, Client, Handler, Publisher, Request};
 use batos_covenant::{AccessClass, ApplyCommand, Command, Encoding, Reply, Subject, decode, encode};
 use batos_graph::Store;
 use batos_mind::{Drafter, Mind, Policy};
-use batos_uvm::universe::Universe;
+use batos_uvm::universe::{Opening, Retention, Universe, UniverseError};
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::{cli::Error, courier, health, ingress::Ingress, relay::Relay};
+use crate::{cli::Error, courier, health, housekeeper, ingress::Ingress, relay::Relay};
 
 pub struct Settings {
     pub universe: String,
@@ -18,6 +18,7 @@ pub struct Settings {
     pub root: String,
     pub drafter: Arc<dyn Drafter>,
     pub policy: Policy,
+    pub retention: Retention,
     pub health: Option<SocketAddr>,
 }
 
@@ -31,14 +32,17 @@ pub struct Worker {
     /// Until it has ended.
     serving: Option<JoinHandle<Result<(), BusError>>>,
     relay: (JoinHandle<()>, watch::Sender<bool>),
+    /// Answers when another batos has taken the universe over.
+    housekeeper: JoinHandle<UniverseError>,
     helpers: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
 }
 
 impl Worker {
     pub async fn start(settings: Settings) -> Result<Self, Error> {
-        let Settings { universe: name, store, nats, root, drafter, policy, health: probe } = settings;
-        let universe = Universe::open(&name, store.clone()).await?;
+        let Settings { universe: name, store, nats, root, drafter, policy, retention, health: probe } = settings;
+        let opening = Opening { retention, ..Opening::usual()? };
+        let universe = Universe::open_with(&name, store.clone(), opening).await?;
         let mind = Mind::new(universe.clone(), drafter, policy);
         let bus = Client::connect(&nats).await?;
         let mut publisher = Publisher::new(&bus, &root, &name);
@@ -56,6 +60,7 @@ impl Worker {
             let (bus, root, ingress) = (bus.clone(), root.clone(), ingress.clone());
             async move { batos_bus::serve(&bus, &root, &name, ingress, stopped).await }
         });
+        let housekeeper = tokio::spawn(housekeeper::run(universe.clone()));
         let relay = tokio::spawn(Relay::new(universe.clone(), publisher, root, metrics.clone()).run(relay_stopped));
         let mut helpers = vec![tokio::spawn(courier::run(ingress.clone()))];
         if let Some(address) = probe {
@@ -67,7 +72,7 @@ impl Worker {
                 }
             }));
         }
-        Ok(Self { ingress, store, serving: Some(serving), relay: (relay, stop_relay), helpers, stop })
+        Ok(Self { ingress, store, serving: Some(serving), relay: (relay, stop_relay), housekeeper, helpers, stop })
     }
 
     /// Applies a definition as the operator would.
@@ -88,6 +93,10 @@ impl Worker {
                 format!("serving ended: {ended:?}").into()
             }
             broken = self.store.broken() => broken.into(),
+            superseded = &mut self.housekeeper => match superseded {
+                Ok(reason) => reason.into(),
+                Err(error) => format!("housekeeping ended: {error}").into(),
+            },
         }
     }
 
@@ -98,6 +107,7 @@ impl Worker {
         if let Some(serving) = self.serving {
             serving.await??;
         }
+        self.housekeeper.abort();
         // After the last turn, so that its events go out. What cannot go now waits in the outbox.
         let (mut relay, stop) = self.relay;
         let _ = stop.send(true);

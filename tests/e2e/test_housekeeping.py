@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import pytest
 
@@ -36,6 +37,8 @@ def test_history_tells_what_changed_and_when_over_many_pages(command, bus):
     changes = command("history", "account", "balance", "--limit", "1000", output="json")
     assert [change["rev"] for change in changes] == list(range(151, 0, -1))
     last = {"rev": 151, "by": "send deposit:", "slot": "balance", "was": 149 * 150 // 2, "became": 150 * 151 // 2}
+    times = [change.pop("at", None) for change in changes]
+    assert times[-1] is None and times[:-1] == sorted(times[:-1], reverse=True) and abs(times[0] - time.time()) < 60
     assert changes[0] == last
     assert "was" not in changes[-1] and changes[-1]["became"] == 0
     assert command("history", "account", "balance", "--limit", "1").strip() == "rev 151    balance: 11175 -> 11325  (send deposit:)"

@@ -20,6 +20,8 @@ fn a_bad_file_is_refused_with_its_line() {
         ("unknown version", second("apiVersion: batos.dev/v9\nkind: Facet\n"), 7, "`batos.dev/v1alpha1`"),
         ("unknown field", prototype("  colour: blue\n"), 13, "unknown field `colour`"),
         ("unknown field at the top", UNIVERSE.replace("spec", "specs"), 5, "unknown field `specs`"),
+        ("no age", UNIVERSE.replace("{}", "\n  retention:\n    history: 1w"), 7, "\"1w\" is no length of time"),
+        ("an age of 0", UNIVERSE.replace("{}", "\n  retention: {replies: 0s}"), 6, "\"0s\" is no length of time"),
         ("missing field", UNIVERSE.replace("spec: {}\n", ""), 1, "missing field `spec`"),
         ("missing name", UNIVERSE.replace("name: u", "labels: {}"), 4, "missing field `name`"),
         ("bad name", UNIVERSE.replace("name: u", "name: U.x"), 4, "\"U.x\" is no name"),
@@ -72,6 +74,21 @@ fn documents_are_read_and_empty_ones_skipped() {
     };
     assert_eq!((universe.metadata.name.as_str(), universe.spec.workers.replicas), ("u", 1));
     assert_eq!(prototype.spec.slots[0].value, Some(serde_json::Value::Null));
+}
+
+#[test]
+fn retention_has_defaults_and_takes_ages() {
+    for (text, history, replies) in [
+        ("{}", "30d", "1d"),
+        ("{retention: {}}", "30d", "1d"),
+        ("{retention: {history: forever}}", "forever", "1d"),
+        ("{retention: {history: 12h, replies: 99999s}}", "12h", "99999s"),
+    ] {
+        let resources = parse(&UNIVERSE.replace("{}", text)).unwrap();
+        let [Resource::Universe(universe)] = resources.as_slice() else { panic!("{resources:?}") };
+        let retention = &universe.spec.retention;
+        assert_eq!((retention.history.as_str(), retention.replies.as_str()), (history, replies), "{text}");
+    }
 }
 
 /// What the repository shows is what is read.

@@ -1,6 +1,6 @@
 //! Prints the JSON Schema of everything that travels on the bus.
 
-use batos_covenant::{Command, FullState, PostFailedEvent, Reply, TranscriptEvent, UvmStateUpdateEvent};
+use batos_covenant::{Command, FullState, ImageEvent, PostFailedEvent, Reply, TranscriptEvent, UvmStateUpdateEvent};
 use schemars::{JsonSchema, schema_for};
 
 /// What travels on the bus, by the place where it travels.
@@ -19,6 +19,8 @@ struct Wire {
     failed_event: PostFailedEvent,
     /// Payload on `<root>.v1.<universe>.evt.<object>.transcript`.
     transcript_event: TranscriptEvent,
+    /// Payload on `<root>.v1.<universe>.evt.genesis.image`.
+    image_event: ImageEvent,
 }
 
 fn main() -> Result<(), serde_json::Error> {

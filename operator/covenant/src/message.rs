@@ -297,7 +297,8 @@ pub enum ErrorKind {
     IdReused,
     /// The write lost against others too often.
     Conflict,
-    /// An older uid, generation or term than what the object has seen.
+    /// An older uid, generation or term than what the object has seen; a message id so old that nobody knows whether it was
+    /// carried out.
     Stale,
     /// The store or the mind cannot be reached, or the outcome is not known yet: ask again with the same id.
     Unavailable,
@@ -346,6 +347,35 @@ pub struct UvmStateUpdateEvent {
     pub prev_rev: u64,
     /// Names of the slots that changed.
     pub changed: Vec<String>,
+}
+
+/// Published on `….evt.genesis.image` when a newer batos has merged its image into the universe.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageEvent {
+    /// Version of the batos that did.
+    pub batos: String,
+    /// Names of new objects.
+    pub added: Vec<String>,
+    pub changed: Vec<ImageChange>,
+    /// Names of objects that are no more.
+    pub removed: Vec<String>,
+    /// What is shipped otherwise, or no more, and lives on because the universe changed or uses it. The slot `name` stands
+    /// for a name that an object of the universe has.
+    pub kept: Vec<ImageChange>,
+}
+
+/// An object of the image, and slots of it; no slots: all of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageChange {
+    pub object: String,
+    pub slots: Vec<String>,
+}
+
+impl ImageEvent {
+    /// Whether anything happened.
+    pub fn is_news(&self) -> bool {
+        !(self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty() && self.kept.is_empty())
+    }
 }
 
 /// Published on `….evt.<object>.transcript` after the commit of a turn that showed something on the Transcript. The
@@ -421,6 +451,9 @@ pub struct Listed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryPage {
     pub changes: Vec<SlotChange>,
+    /// Present on the page where it applies: data of revisions before this one is no longer kept, methods are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_from: Option<u64>,
     /// Present when there are more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
@@ -434,6 +467,9 @@ pub struct SlotChange {
     /// The message that made it: verb, sender and id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// When, in seconds since 1970 by the worker's clock; absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
     pub slot: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<Wire>,

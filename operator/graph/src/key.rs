@@ -14,6 +14,9 @@
 //! | 5 markers | 16 bytes | markers of batches that are no messages |
 //! | 6 posts | sender(16) turn(8) number(4) | a message to deliver, in the sender's shard |
 //! | 7 timers | due(8) receiver(16) nonce(8) | a message to deliver when it is due, in the receiver's shard |
+//! | 8 universe | 1 | what may open the universe: format, image |
+//! | 8 universe | 2 id(16) | an object of the image, as it was shipped last |
+//! | 8 universe | 3 | how far housekeeping has come |
 //! | 10 proposals | proposal id(16) | a change that waits for a person |
 
 use std::fmt;
@@ -51,6 +54,8 @@ const MARKERS: u8 = 5;
 const POSTS: u8 = 6;
 const TIMERS: u8 = 7;
 const PROPOSALS: u8 = 10;
+/// In shard 0.
+const UNIVERSE: u8 = 8;
 
 impl KeySpace {
     pub fn new(universe: &str) -> Self {
@@ -146,6 +151,38 @@ impl KeySpace {
         self.key(ObjectId(id).shard(), MARKERS, &[&id])
     }
 
+    pub fn version(&self) -> Key {
+        self.key(0, UNIVERSE, &[&[1]])
+    }
+
+    pub fn shipped(&self, id: ObjectId) -> Key {
+        self.key(0, UNIVERSE, &[&[2], &id.0])
+    }
+
+    pub fn sweep(&self) -> Key {
+        self.key(0, UNIVERSE, &[&[3]])
+    }
+
+    /// Range of all objects of the image as they were shipped.
+    pub fn shipped_range(&self) -> (Key, Key) {
+        (self.key(0, UNIVERSE, &[&[2]]), self.key(0, UNIVERSE, &[&[3]]))
+    }
+
+    /// Range of all that a shard has of objects.
+    pub fn object_range(&self, shard: u8) -> (Key, Key) {
+        (self.key(shard, OBJECT, &[]), self.key(shard, OBJECT + 1, &[]))
+    }
+
+    /// Range of a shard's markers of batches that are no messages.
+    pub fn marker_range(&self, shard: u8) -> (Key, Key) {
+        (self.key(shard, MARKERS, &[]), self.key(shard, MARKERS + 1, &[]))
+    }
+
+    /// Where an object's rows begin that lie behind its history.
+    pub fn after_history(&self, id: ObjectId) -> Key {
+        self.key(id.shard(), OBJECT, &[&id.0, &[3]])
+    }
+
     /// Range of all outbox records of a shard.
     pub fn outbox_range(&self, shard: u8) -> (Key, Key) {
         (self.key(shard, OUTBOX, &[]), self.key(shard, OUTBOX + 1, &[]))
@@ -213,6 +250,9 @@ pub enum Place {
     Proposal(ObjectId),
     Post { sender: ObjectId },
     Timer { receiver: ObjectId, due: u64 },
+    Version,
+    Shipped(ObjectId),
+    Sweep,
 }
 
 impl Place {
@@ -241,6 +281,12 @@ impl Place {
             (JOBS, None) => Some(Self::Job(id()?)),
             (NAMES, _) => String::from_utf8(rest.to_vec()).ok().map(Self::Name),
             (MARKERS, None) => id().map(|_| Self::Marker),
+            (UNIVERSE, _) => match rest.split_first()? {
+                (1, []) => Some(Self::Version),
+                (2, id) => id.try_into().ok().map(|id| Self::Shipped(ObjectId(id))),
+                (3, []) => Some(Self::Sweep),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -268,6 +314,9 @@ mod tests {
             (keys.proposal(id), Place::Proposal(id)),
             (keys.post(id, 7, 1), Place::Post { sender: id }),
             (keys.timer(id, 9, [1; 8]), Place::Timer { receiver: id, due: 9 }),
+            (keys.version(), Place::Version),
+            (keys.shipped(id), Place::Shipped(id)),
+            (keys.sweep(), Place::Sweep),
         ] {
             assert_eq!(Place::of(&key), Some(place.clone()));
             let (start, end) = keys.range();

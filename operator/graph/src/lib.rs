@@ -2,6 +2,7 @@
 
 mod id;
 mod key;
+mod past;
 mod record;
 mod redb_store;
 mod store;
@@ -10,6 +11,7 @@ mod tikv_store;
 
 pub use id::{ObjectId, UniverseKey};
 pub use key::{Key, KeySpace, Place};
+pub use past::Past;
 pub use record::{Block, FORMAT, Intent, MAX_RECORD, Manifest, Payload, Record, RecordError, Slot, SlotKind, Value};
 pub use redb_store::RedbStore;
 pub use store::{Batch, Committed, Durable, Expect, MAX_BATCH, Put, Rev, Snapshot, Store, StoreError, Versioned};

@@ -55,7 +55,7 @@ fn a_universe_on_tikv_gets_a_deployment() {
     assert_eq!(
         arguments(&plan),
         "uvm --universe u --store tikv://a:1,b:2 --nats nats://bus:4222 --root batos \
-         --mind /etc/batos/mind.yaml --health 0.0.0.0:8081"
+         --mind /etc/batos/mind.yaml --keep-history 30d --keep-replies 1d --health 0.0.0.0:8081"
     );
     assert_eq!((plan.verdict.reason, plan.verdict.outlook), ("Starting", Outlook::Waiting));
 }
@@ -69,6 +69,12 @@ fn without_a_store_it_is_the_default_or_a_file_with_one_worker() {
     assert!(arguments(&plan).contains("--store redb:///data/universe.redb"));
     let plan = planned(&universe(json!({ "workers": { "replicas": 2 } })), None);
     assert_eq!((plan.verdict.reason, plan.children.len(), plan.store), ("SingleWriter", 0, None));
+}
+
+#[test]
+fn workers_keep_what_the_universe_says() {
+    let spec = json!({ "retention": { "history": "forever", "replies": "12h" } });
+    assert!(arguments(&planned(&universe(spec), None)).contains("--keep-history forever --keep-replies 12h "));
 }
 
 #[test]

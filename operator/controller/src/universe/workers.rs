@@ -132,6 +132,10 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
         &root,
         "--mind",
         "/etc/batos/mind.yaml",
+        "--keep-history",
+        &universe.spec.retention.history,
+        "--keep-replies",
+        &universe.spec.retention.replies,
         "--health",
         &format!("0.0.0.0:{HEALTH_PORT}"),
     ];

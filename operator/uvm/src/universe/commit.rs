@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use batos_graph::{Batch, Durable, Expect, Key, KeySpace, ObjectId, Place, Put, Record, Rev, StoreError};
+use batos_graph::{Batch, Durable, Expect, Key, KeySpace, ObjectId, Past, Place, Put, Record, Rev, StoreError};
 
 use super::{Envelope, Universe, UniverseError, render};
 use crate::vm::{Reads, TimerId, Write};
@@ -26,6 +26,8 @@ pub struct Changes {
     pub cancelled: Vec<(ObjectId, TimerId)>,
     /// The message that was carried out, if it came from an object.
     pub delivered: Option<Delivered>,
+    /// Rows that go; what is read says whether they may.
+    pub delete: Vec<Key>,
 }
 
 /// A row that goes with the commit; if it has gone already, somebody else was there first.
@@ -61,10 +63,10 @@ impl Changes {
 impl Universe {
     /// A batch that does nothing yet.
     pub(super) fn batch(&self, marker: Key) -> Batch {
-        let none = Vec::new;
         Batch {
             marker,
-            marker_bytes: none(),
+            // Housekeeping goes by it.
+            marker_bytes: self.now().to_be_bytes().to_vec(),
             expect: Vec::new(),
             lock: Vec::new(),
             put: Vec::new(),
@@ -122,7 +124,10 @@ impl Universe {
         changes: Changes,
     ) -> Result<Durable, UniverseError> {
         let keys = self.inner.keys;
-        let mut batch = Batch { marker_bytes, expect: self.expectations(&changes), ..self.batch(marker) };
+        let mut batch = Batch { expect: self.expectations(&changes), ..self.batch(marker) };
+        if !marker_bytes.is_empty() {
+            batch.marker_bytes = marker_bytes;
+        }
         batch.lock.extend(changes.lock.iter().map(|id| keys.head(*id)));
         let mut written: Vec<(ObjectId, Rev, Arc<Record>)> = Vec::new();
         for mut write in changes.writes {
@@ -137,7 +142,8 @@ impl Universe {
                 let old = self.inner.cache.objects(&[write.id], &self.inner.store, keys).await?.into_iter().next();
                 // If the cache moved on meanwhile, the expectation above refuses the batch.
                 if let Some((_, old)) = old.flatten() {
-                    batch.put.push(Put { key: keys.history(write.id, rev), bytes: old.encode().map_err(record)? });
+                    let bytes = Past::row(self.now(), &old).map_err(record)?;
+                    batch.put.push(Put { key: keys.history(write.id, rev), bytes });
                 }
             } else if let Some(name) = &write.record.name {
                 batch.expect.push(Expect { key: keys.name(name), rev: None });
@@ -164,6 +170,8 @@ impl Universe {
             batch.expect.push(Expect { key: key.clone(), rev: Some(rev) });
             batch.delete.push(key);
         }
+        let deleted: Vec<ObjectId> = changes.delete.iter().filter_map(KeySpace::object_of).collect();
+        batch.delete.extend(changes.delete);
         let put = || batch.put.iter().map(|put| &put.key);
         let events = put().filter(|key| KeySpace::is_outbox(key)).cloned().collect();
         let is_post = |key: &&Key| matches!(Place::of(key), Some(Place::Post { .. } | Place::Timer { .. }));
@@ -171,6 +179,7 @@ impl Universe {
         match self.inner.store.place(batch).await {
             Ok((_, durable)) => {
                 written.into_iter().for_each(|(id, rev, record)| self.inner.cache.put(id, (rev, record)));
+                self.inner.cache.forget(deleted);
                 self.wake_relay(events);
                 self.inner.posts.fill(posts);
                 Ok(durable)
@@ -180,26 +189,6 @@ impl Universe {
                 Err(UniverseError::Store(StoreError::Conflict(stale)))
             }
             Err(error) => Err(UniverseError::Store(error)),
-        }
-    }
-
-    /// The primordial image, in a store that has none.
-    pub(super) async fn genesis(&self) -> Result<(), UniverseError> {
-        let keys = self.inner.keys;
-        let image = crate::image::genesis()?;
-        let heads: Vec<Key> = image.iter().map(|(id, _)| keys.head(*id)).collect();
-        let present = self.inner.store.read(&heads).await.map_err(UniverseError::Store)?;
-        let mut changes = Changes::default();
-        for ((id, record), _) in image.into_iter().zip(present).filter(|(_, row)| row.is_none()) {
-            changes.writes.push(Write { id, prev_rev: None, record, changed: Vec::new() });
-        }
-        if changes.writes.is_empty() {
-            return Ok(());
-        }
-        match self.commit(self.fresh_marker()?, Vec::new(), changes).await {
-            // Another worker made it.
-            Err(UniverseError::Store(StoreError::Conflict(_))) => Ok(()),
-            other => other,
         }
     }
 }

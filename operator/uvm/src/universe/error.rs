@@ -10,6 +10,8 @@ pub enum UniverseError {
     NoSuchObject(String),
     #[error("message id {0:?} was used before with another payload; use a new id")]
     IdReused(String),
+    #[error("message id {0:?} is older than the replies that are kept: look whether it was done, then use a new id")]
+    IdExpired(String),
     #[error("lost against other messages {attempts} times, last on {conflict}; send it again with the same id")]
     Contended { attempts: u32, conflict: String },
     #[error("{object}: {seen} is older than {known}, which was applied already")]
@@ -22,6 +24,9 @@ pub enum UniverseError {
     BadMark(String),
     #[error("{0}")]
     Forbidden(String),
+    /// A newer batos has written here.
+    #[error("the universe has {found}: it needs batos {needs} or newer, this is {this}")]
+    Newer { found: String, needs: String, this: String },
     #[error("{0}")]
     Turn(#[from] VmError),
     #[error(transparent)]
@@ -38,7 +43,7 @@ impl UniverseError {
             Self::NoSuchObject(_) => ErrorKind::NoSuchObject,
             Self::IdReused(_) => ErrorKind::IdReused,
             Self::Contended { .. } => ErrorKind::Conflict,
-            Self::Stale { .. } => ErrorKind::Stale,
+            Self::Stale { .. } | Self::IdExpired(_) => ErrorKind::Stale,
             Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::BadSlot { .. } | Self::BadMark(_) => ErrorKind::BadRequest,
             Self::Syntax { .. } => ErrorKind::SyntaxError,
@@ -46,7 +51,7 @@ impl UniverseError {
             Self::Store(StoreError::TooLarge(_)) | Self::Record { source: RecordError::TooLarge(_), .. } => {
                 ErrorKind::LimitExceeded
             }
-            Self::Store(_) => ErrorKind::Unavailable,
+            Self::Store(_) | Self::Newer { .. } => ErrorKind::Unavailable,
             Self::Record { .. } | Self::Internal(_) => ErrorKind::Internal,
         }
     }

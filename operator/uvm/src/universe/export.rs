@@ -1,12 +1,12 @@
 //! The whole universe as rows: exported at one moment, restored into an empty one, checked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use batos_covenant::{Listed, Listing, Proposal, Provenance};
-use batos_graph::{Key, KeySpace, ObjectId, Place, Record, Snapshot, Store, Value, Versioned};
+use batos_graph::{Key, KeySpace, ObjectId, Past, Place, Record, Snapshot, Store, Value, Versioned};
 use serde::{Deserialize, Serialize};
 
-use super::{Universe, UniverseError};
+use super::{Universe, UniverseError, version};
 use crate::vm::check_method;
 
 /// Rows that are read at once.
@@ -42,18 +42,22 @@ impl Universe {
         }
         let found = store.scan(&start, &end, Some(at), PAGE).await.map_err(UniverseError::Store)?;
         let (mut bytes, mut whole) = (0, found.len() < PAGE);
-        let mut rows = Vec::new();
+        let (mut rows, mut last) = (Vec::new(), None);
         for (key, row) in found {
             if bytes > PAGE_BYTES {
                 whole = false;
                 break;
             }
             let Some(suffix) = keys.suffix(&key) else { continue };
+            last = Some(suffix.to_vec());
+            // Markers settle outcomes of this store's batches; nobody asks for them elsewhere.
+            if Place::of(&key) == Some(Place::Marker) {
+                continue;
+            }
             bytes += suffix.len() + row.bytes.len();
             rows.push(ImageRow { key: suffix.to_vec(), rev: row.rev, value: row.bytes });
         }
-        let next = rows.last().filter(|_| !whole).map(|row| row.key.clone());
-        Ok((at, rows, next))
+        Ok((at, rows, last.filter(|_| !whole)))
     }
 
     /// Names of objects, a page at a time, in the order of their keys.
@@ -110,8 +114,12 @@ pub struct Checked {
 }
 
 /// Checks a universe that no worker runs: every row can be read, names and objects agree, what is referred to exists,
-/// methods compile, and histories have no gaps. `progress` hears how many rows it has looked at.
+/// methods compile, and histories have no gaps but those that housekeeping leaves. Refuses the universe of a newer batos.
+/// `progress` hears how many rows it has looked at.
 pub async fn check(store: &dyn Store, universe: &str, mut progress: impl FnMut(u64)) -> Result<Checked, UniverseError> {
+    if let Some((_, version)) = version::load(store, KeySpace::new(universe).version()).await? {
+        version.admit()?;
+    }
     let mut survey = Survey::default();
     let at = store.snapshot().await.map_err(UniverseError::Store)?;
     let (mut start, end) = KeySpace::new(universe).range();
@@ -131,8 +139,8 @@ struct Survey {
     checked: Checked,
     /// Revisions of the objects.
     objects: BTreeMap<ObjectId, u64>,
-    /// Revisions in the histories.
-    history: BTreeMap<ObjectId, BTreeSet<u64>>,
+    /// Histories: each revision that is kept, and whether it is whole.
+    history: BTreeMap<ObjectId, BTreeMap<u64, bool>>,
     /// Objects by their own names, and names by the directory.
     named: BTreeMap<String, ObjectId>,
     directory: BTreeMap<String, ObjectId>,
@@ -158,12 +166,10 @@ impl Survey {
                     Err(error) => self.problem(format!("object {id}: {error}")),
                 }
             }
-            Some(Place::History(id, rev)) => {
-                self.history.entry(id).or_default().insert(rev);
-                if let Err(error) = Record::decode(&row.bytes) {
-                    self.problem(format!("object {id}, revision {rev}: {error}"));
-                }
-            }
+            Some(Place::History(id, rev)) => match Past::decode(&row.bytes) {
+                Ok(past) => drop(self.history.entry(id).or_default().insert(rev, past.is_whole)),
+                Err(error) => self.problem(format!("object {id}, revision {rev}: {error}")),
+            },
             Some(Place::Name(name)) => match <[u8; 16]>::try_from(row.bytes.as_slice()) {
                 Ok(id) => drop(self.directory.insert(name, ObjectId(id))),
                 Err(_) => self.problem(format!("name {name:?} leads to no id")),
@@ -200,7 +206,12 @@ impl Survey {
                     self.problem(format!("proposal {id}: {error}"));
                 }
             }
-            Some(Place::Inbox(_) | Place::Job(_) | Place::Marker | Place::Sent(_)) => {}
+            Some(Place::Shipped(id)) => {
+                if let Err(error) = Record::decode(&row.bytes) {
+                    self.problem(format!("object {id} of the image as it was shipped: {error}"));
+                }
+            }
+            Some(Place::Inbox(_) | Place::Job(_) | Place::Marker | Place::Sent(_) | Place::Version | Place::Sweep) => {}
             None => self.problem(format!("key {key:?} is none of ours")),
         }
     }
@@ -247,9 +258,12 @@ impl Survey {
         }
         for (id, revs) in std::mem::take(&mut self.history) {
             let now = self.objects.get(&id).copied().unwrap_or(0);
-            let first = revs.first().copied().unwrap_or(now);
-            if !revs.iter().copied().eq(first..now) {
-                self.problem(format!("the history of {id} up to revision {now} has gaps: {revs:?}"));
+            // Trimmed ones come first, as far apart as their methods' changes.
+            let whole: Vec<u64> = revs.iter().filter(|(_, is_whole)| **is_whole).map(|(rev, _)| *rev).collect();
+            let first = whole.first().copied().unwrap_or(now);
+            let is_trimmed = |rev: u64| revs.get(&rev) == Some(&false);
+            if !whole.iter().copied().eq(first..now) || revs.keys().any(|rev| *rev > first && is_trimmed(*rev)) {
+                self.problem(format!("the history of {id} up to revision {now} has gaps: {:?}", revs.keys()));
             }
         }
         self.checked

@@ -6,12 +6,18 @@ mod commit;
 mod error;
 mod export;
 mod history;
+mod merge;
+mod opening;
 mod outbox;
 mod posts;
 mod render;
+mod retention;
 mod shards;
 mod state;
+mod sweep;
 mod turns;
+mod upgrade;
+mod version;
 mod view;
 
 use std::sync::{
@@ -27,10 +33,14 @@ pub use authority::Authority;
 pub use commit::Changes;
 pub use error::UniverseError;
 pub use export::{Checked, ImageRow, check, is_empty, restore};
+pub use opening::{Clock, Image, Opening};
 pub use outbox::{OUTBOX_PAGE, OutboxEvent};
 pub use posts::{Envelope, Waiting, now};
+pub use retention::{Age, Retention};
 pub use shards::Filled;
+pub use sweep::Swept;
 pub use turns::{Delivery, Message, Unanswered, Work};
+pub use version::{BatosVersion, UNIVERSE_FORMAT, admit_row};
 pub use view::View;
 
 use shards::Shards;
@@ -56,11 +66,22 @@ struct Inner {
     outbox: outbox::Filled,
     /// Where commits left messages and timers.
     posts: Shards,
+    /// Digest of the image that this worker's turns rest on.
+    image: [u8; 32],
+    retention: Retention,
+    clock: Clock,
+    upgrade_bytes: usize,
 }
 
 impl Universe {
-    /// Opens the universe; makes the primordial image in an empty store.
+    /// Opens the universe; makes the primordial image in an empty store, and brings an older one up to date. Refuses the
+    /// universe of a newer batos before anything is written.
     pub async fn open(name: &str, store: Arc<dyn Store>) -> Result<Self, UniverseError> {
+        Self::open_with(name, store, Opening::usual()?).await
+    }
+
+    pub async fn open_with(name: &str, store: Arc<dyn Store>, opening: Opening) -> Result<Self, UniverseError> {
+        let Opening { image, retention, clock, upgrade_bytes } = opening;
         let universe = Self {
             inner: Arc::new(Inner {
                 name: name.to_owned(),
@@ -71,10 +92,19 @@ impl Universe {
                 conflicts: AtomicU64::new(0),
                 outbox: outbox::Filled::default(),
                 posts: Shards::default(),
+                image: image.digest()?,
+                retention,
+                clock,
+                upgrade_bytes,
             }),
         };
-        universe.genesis().await?;
+        universe.bring_up_to_date(&image).await?;
         Ok(universe)
+    }
+
+    /// Seconds since 1970 by this worker's clock.
+    pub(super) fn now(&self) -> u64 {
+        (self.inner.clock)()
     }
 
     pub fn name(&self) -> &str {

@@ -6,7 +6,7 @@ use batos_covenant::{FullState, GetFullStateCommand, OkReply};
 use batos_graph::{ObjectId, Payload, Record, Rev, SlotKind, StoreError, Value};
 use serde_json::json;
 
-use super::{Universe, UniverseError, View, history::PAGE as HISTORY, render};
+use super::{Universe, UniverseError, View, render};
 
 /// About how many bytes of slots, methods and elements go into one page: a reply must fit into a message of 1 MiB.
 const PAGE_BYTES: usize = 256 << 10;
@@ -156,12 +156,12 @@ impl Universe {
         let now = View::new(self).object(id).await?;
         match (at, &now) {
             (Some(at), Some((rev, _))) if at != *rev => {
-                let past = self.past(id, at, at + 1).await?.into_iter().next();
+                let past = self.revision_at(id, at).await?;
                 let gone = || {
                     let text = format!("revision {at} of {id} is no longer kept: begin again without `after`");
                     UniverseError::Store(StoreError::Unavailable(text))
                 };
-                past.map(|(rev, record)| Some((rev, Arc::new(record)))).ok_or_else(gone)
+                past.map(|record| Some((at, Arc::new(record)))).ok_or_else(gone)
             }
             _ => Ok(now),
         }
@@ -169,7 +169,7 @@ impl Universe {
 
     /// The revisions in which slots got what they hold, as far as the last few revisions tell.
     async fn slot_revs(&self, id: ObjectId, rev: Rev, now: &Record) -> Result<BTreeMap<String, Rev>, UniverseError> {
-        let mut records = self.past(id, rev.saturating_sub(HISTORY as u64), rev).await?;
+        let mut records = self.recent(id, rev).await?;
         records.push((rev, now.clone()));
         let nothing = Record::default();
         // What there was before the first of all is known; before the first that is looked at, it is not.

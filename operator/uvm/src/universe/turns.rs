@@ -8,7 +8,12 @@ use batos_covenant::{
 use batos_graph::{Key, ObjectId, Place, Record, Rev, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Universe, UniverseError, View, Waiting, commit::Changes, history::differences, posts};
+use super::{
+    Authority, Universe, UniverseError, View, Waiting,
+    commit::Changes,
+    history::{differences, whole},
+    posts, retention,
+};
 use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
 
 /// How often a turn runs again on fresh objects before its sender hears of the conflict.
@@ -85,9 +90,13 @@ pub struct Unanswered {
 /// What the inbox remembers of a message.
 #[derive(Serialize, Deserialize)]
 struct Stored {
+    #[serde(with = "serde_bytes")]
     digest: [u8; 32],
     #[serde(with = "serde_bytes")]
     reply: Vec<u8>,
+    /// When, in seconds since 1970: housekeeping goes by it. 0 in markers that are older than this field.
+    #[serde(default)]
+    at: u64,
 }
 
 /// One try at a message, before it is committed.
@@ -120,6 +129,7 @@ impl Universe {
             {
                 return Ok(Delivery::Replied(Vec::new()));
             }
+            self.refuse_expired(message)?;
             let (mut changes, outcome) = match self.attempt(message).await? {
                 Attempt::Commit(changes, reply) => (changes, reply),
                 Attempt::NotUnderstood(changes, missing) => match self.is_current(&changes).await? {
@@ -147,12 +157,15 @@ impl Universe {
                     false => continue,
                 }
             }
-            let marker = match &inbox {
-                Some(key) => key.clone(),
-                None => self.fresh_marker()?,
+            let (marker, stored) = match &inbox {
+                Some(key) => {
+                    let stored = Stored { digest: message.digest, reply: reply.clone(), at: self.now() };
+                    let stored = encode(&stored, Encoding::MessagePack);
+                    (key.clone(), stored.map_err(|e| UniverseError::Internal(e.to_string()))?)
+                }
+                // Nobody can ask for this reply again.
+                None => (self.fresh_marker()?, Vec::new()),
             };
-            let stored = Stored { digest: message.digest, reply: reply.clone() };
-            let stored = encode(&stored, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
             changes.cause = Some(cause(message));
             let read = if attempt + 1 == ATTEMPTS { changes.reads.objects.clone() } else { Vec::new() };
             match self.place(marker, stored, changes).await {
@@ -189,13 +202,25 @@ impl Universe {
         };
         let name = now.name.clone().unwrap_or_else(|| id.to_string());
         let before = match rev {
-            Some(rev) => self.past(*id, *rev, rev + 1).await?.pop().map(|(_, record)| record).unwrap_or_default(),
+            Some(rev) => self.revision_at(*id, *rev).await?.unwrap_or_default(),
             None => Record::default(),
         };
-        let slots: Vec<String> = differences(0, &before, &now).map(|change| format!("{:?}", change.slot)).collect();
+        let changes = differences(&(0, whole(before)), &(1, whole((*now).clone())));
+        let slots: Vec<String> = changes.iter().map(|change| format!("{:?}", change.slot)).collect();
         let slots = if slots.is_empty() { "its contents".to_owned() } else { format!("slot {}", slots.join(", ")) };
         let other = now.cause.clone().unwrap_or_else(|| "another message".to_owned());
         Ok(format!("{slots} of {name}, which was changed by {other}"))
+    }
+
+    /// A message whose id says that it is older than any reply that is kept: nobody knows whether it was carried out.
+    fn refuse_expired(&self, message: &Message) -> Result<(), UniverseError> {
+        let Some(id) = &message.id else { return Ok(()) };
+        match retention::time_of(id) {
+            Some(made) if self.inner.retention.replies.has_passed(made, self.now()) => {
+                Err(UniverseError::IdExpired(id.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn stored_reply(&self, inbox: Option<&Key>, message: &Message) -> Result<Option<Vec<u8>>, UniverseError> {

@@ -1,0 +1,114 @@
+//! What may open a universe: a row that every batos reads before anything else.
+
+use batos_covenant::{Encoding, decode, encode};
+use batos_graph::{Key, Place, RecordError, Store};
+use serde::{Deserialize, Serialize};
+
+use super::{ImageRow, Universe, UniverseError};
+
+/// Format of a universe's rows beside objects, whose records have one of their own. Counts up when an older batos would
+/// misread or damage what this one writes.
+pub const UNIVERSE_FORMAT: u32 = 1;
+
+/// Major, minor and patch number of a batos.
+pub type BatosVersion = [u64; 3];
+
+/// The batos that this is.
+pub(super) fn this_batos() -> BatosVersion {
+    let number = |text: &str| text.parse().unwrap_or(0);
+    [
+        number(env!("CARGO_PKG_VERSION_MAJOR")),
+        number(env!("CARGO_PKG_VERSION_MINOR")),
+        number(env!("CARGO_PKG_VERSION_PATCH")),
+    ]
+}
+
+pub(super) fn spelled([major, minor, patch]: BatosVersion) -> String {
+    format!("{major}.{minor}.{patch}")
+}
+
+/// The row. Fields may be added; those that are there keep their meaning, so that every batos can read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Version {
+    pub format: u32,
+    /// Newest format of records that may be there.
+    pub records: u8,
+    /// Who wrote this row.
+    pub batos: BatosVersion,
+    /// Digest of the image that the universe has; another while an upgrade is under way.
+    #[serde(with = "serde_bytes")]
+    pub image: Vec<u8>,
+}
+
+impl Version {
+    pub fn encode(&self) -> Result<Vec<u8>, UniverseError> {
+        encode(self, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, UniverseError> {
+        let decoded = decode(bytes).map_err(|e| UniverseError::Internal(format!("the universe's version: {e}")))?;
+        Ok(decoded.0)
+    }
+
+    /// Refuses what a newer batos wrote in a format that this one does not know.
+    pub fn admit(&self) -> Result<(), UniverseError> {
+        let newer = |what: &str, found: u64, known: u64| {
+            Err(UniverseError::Newer {
+                found: format!("{what} format {found}, which is newer than {known}"),
+                needs: spelled(self.batos),
+                this: spelled(this_batos()),
+            })
+        };
+        if self.format > UNIVERSE_FORMAT {
+            return newer("universe", self.format.into(), UNIVERSE_FORMAT.into());
+        }
+        if self.records > batos_graph::FORMAT {
+            return newer("record", self.records.into(), batos_graph::FORMAT.into());
+        }
+        Ok(())
+    }
+}
+
+/// The version of a universe with its revision; `None` where none was written yet.
+pub(super) async fn load(store: &dyn Store, key: Key) -> Result<Option<(u64, Version)>, UniverseError> {
+    let rows = store.read(&[key]).await.map_err(UniverseError::Store)?;
+    rows.into_iter().next().flatten().map(|row| Ok((row.rev, Version::decode(&row.bytes)?))).transpose()
+}
+
+/// Refuses a row of a newer batos, before anything of its image is written.
+pub fn admit_row(row: &ImageRow) -> Result<(), UniverseError> {
+    // The prefix of a key says nothing about its place.
+    let key = Key([[0; 8].as_slice(), &row.key].concat());
+    let object = match Place::of(&key) {
+        Some(Place::Version) => return Version::decode(&row.value)?.admit(),
+        Some(Place::Head(id) | Place::Shipped(id)) => id,
+        _ => return Ok(()),
+    };
+    match row.value.first() {
+        Some(&format) if format > batos_graph::FORMAT => {
+            Err(UniverseError::Record { object, source: RecordError::Newer(format) })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Universe {
+    /// Fails once another batos has given the universe another image or format: this worker must end.
+    pub async fn confirm_version(&self) -> Result<(), UniverseError> {
+        let inner = &self.inner;
+        match load(inner.store.as_ref(), inner.keys.version()).await? {
+            Some((_, version)) => {
+                version.admit()?;
+                match version.image == inner.image {
+                    true => Ok(()),
+                    false => Err(UniverseError::Newer {
+                        found: "another image".to_owned(),
+                        needs: spelled(version.batos),
+                        this: spelled(this_batos()),
+                    }),
+                }
+            }
+            None => Err(UniverseError::Internal("the universe's version is gone".to_owned())),
+        }
+    }
+}
