@@ -6,7 +6,7 @@ use batos_covenant::{Listed, Listing};
 use batos_graph::{Key, KeySpace, ObjectId, Place, Record, Snapshot, Store, Value, Versioned};
 use serde::{Deserialize, Serialize};
 
-use super::{Universe, UniverseError};
+use super::{Universe, UniverseError, buckets};
 use crate::vm::check_method;
 
 /// Rows that are read at once.
@@ -110,7 +110,8 @@ pub struct Checked {
 }
 
 /// Checks a universe that no worker runs: every row can be read, names and objects agree, what is referred to exists,
-/// methods compile, and histories have no gaps. `progress` hears how many rows it has looked at.
+/// methods compile, histories have no gaps, and the buckets of large collections fit together. `progress` hears how many
+/// rows it has looked at.
 pub async fn check(store: &dyn Store, universe: &str, mut progress: impl FnMut(u64)) -> Result<Checked, UniverseError> {
     let mut survey = Survey::default();
     let at = store.snapshot().await.map_err(UniverseError::Store)?;
@@ -138,6 +139,7 @@ struct Survey {
     directory: BTreeMap<String, ObjectId>,
     /// Who refers to whom.
     references: Vec<(ObjectId, String, ObjectId)>,
+    buckets: buckets::Survey,
 }
 
 impl Survey {
@@ -187,6 +189,7 @@ impl Survey {
         {
             self.problem(format!("objects {id} and {other} are both called {name:?}"));
         }
+        self.buckets.record(id, record);
         for (place, value) in record.values() {
             if let Value::Ref(target) = value {
                 self.references.push((id, place.to_owned(), *target));
@@ -218,6 +221,7 @@ impl Survey {
                 self.problem(format!("name {name:?} leads to {id}, which is not called so"));
             }
         }
+        std::mem::take(&mut self.buckets).conclude(&mut |text| self.problem(text));
         for (id, revs) in std::mem::take(&mut self.history) {
             let now = self.objects.get(&id).copied().unwrap_or(0);
             let first = revs.first().copied().unwrap_or(now);
