@@ -1,5 +1,6 @@
 //! The object graph as the store sees it: ids, records, keys, and the contract that both engines keep.
 
+pub mod bucket;
 mod id;
 mod key;
 mod past;

@@ -2,10 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ObjectId;
+use crate::{
+    ObjectId,
+    bucket::{BigArray, BigTable, Bucket},
+};
 
-/// Format tag of records; a reader refuses newer ones.
-pub const FORMAT: u8 = 1;
+/// Newest format tag of records; a reader refuses newer ones.
+pub const FORMAT: u8 = 2;
+/// What a record without buckets is written as: binaries that know no buckets read it.
+const PLAIN: u8 = 1;
 /// Largest encoded record, in bytes.
 pub const MAX_RECORD: usize = 256 * 1024;
 
@@ -24,6 +29,18 @@ pub enum Value {
     /// Numerator and denominator as decimal text, in lowest terms; the denominator is greater than 1.
     Fraction(String, String),
     Ref(ObjectId),
+}
+
+impl Value {
+    /// What it takes in a record, in bytes, at most.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::BigInt(text) | Self::Str(text) | Self::Symbol(text) => 16 + text.len(),
+            Self::Fraction(numerator, denominator) => 32 + numerator.len() + denominator.len(),
+            Self::Ref(_) => 40,
+            _ => 16,
+        }
+    }
 }
 
 /// What a slot is.
@@ -82,6 +99,12 @@ pub enum Payload {
     Block(Box<Block>),
     /// Variables that closures share, with the context around them (or nil).
     Context { outer: Value, variables: Vec<Value> },
+    /// An array in buckets.
+    BigArray(BigArray<Value>),
+    /// A table in buckets.
+    BigTable(BigTable<Value>),
+    /// A part of such a collection.
+    Bucket(Bucket<Value>),
 }
 
 /// A closure: its code, and what it was closed over.
@@ -139,7 +162,7 @@ pub enum RecordError {
 
 impl Record {
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
-        let mut bytes = vec![FORMAT];
+        let mut bytes = vec![self.format()];
         rmp_serde::encode::write(&mut bytes, self).map_err(|e| RecordError::Damaged(e.to_string()))?;
         match bytes.len() > MAX_RECORD {
             true => Err(RecordError::TooLarge(bytes.len())),
@@ -147,9 +170,18 @@ impl Record {
         }
     }
 
+    fn format(&self) -> u8 {
+        match self.payload {
+            Payload::BigArray(_) | Payload::BigTable(_) | Payload::Bucket(_) => FORMAT,
+            _ => PLAIN,
+        }
+    }
+
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         match bytes.split_first() {
-            Some((&FORMAT, rest)) => rmp_serde::from_slice(rest).map_err(|e| RecordError::Damaged(e.to_string())),
+            Some((&(PLAIN..=FORMAT), rest)) => {
+                rmp_serde::from_slice(rest).map_err(|e| RecordError::Damaged(e.to_string()))
+            }
             Some((&format, _)) if format > FORMAT => Err(RecordError::Newer(format)),
             _ => Err(RecordError::Damaged("no format tag".to_owned())),
         }
@@ -169,8 +201,20 @@ impl Record {
             Payload::Table(entries) => entries.iter().flat_map(|(_, key, value)| [key, value]).collect(),
             Payload::Block(block) => vec![&block.me, &block.holder, &block.context],
             Payload::Context { outer, variables } => std::iter::once(outer).chain(variables).collect(),
+            Payload::BigArray(array) => array.elements.values().collect(),
+            Payload::BigTable(table) => table.entries.values().chain(table.places.values()).collect(),
+            Payload::Bucket(bucket) => bucket.values().collect(),
         };
         slots.chain(payload.into_iter().map(|value| ("an element", value)))
+    }
+
+    /// A collection whose elements are in buckets.
+    pub fn is_in_buckets(&self) -> bool {
+        matches!(self.payload, Payload::BigArray(_) | Payload::BigTable(_))
+    }
+
+    pub fn is_bucket(&self) -> bool {
+        matches!(self.payload, Payload::Bucket(_))
     }
 
     pub fn slot(&self, name: &str) -> Option<&Slot> {

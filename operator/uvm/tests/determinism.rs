@@ -31,6 +31,15 @@ const PROGRAMS: &[&str] = &[
     "| a | a := nil. 1 to: 100000 do: [ :i | a := {a} ]. ^1",
     "self recurse",
     "[ true ] whileTrue: [ other total: other total + 1 ]",
+    "large at: 1500 put: (large at: 1). large add: other. large removeFirst. kept: large copy. ^kept size",
+    "1 to: 2500 do: [ :i | large at: i put: i * 2 ]. ^large inject: 0 into: [ :a :b | a + b ]",
+    "200 timesRepeat: [ large add: 5 beforeIndex: 700 ]. kept: (large copyFrom: 600 to: 1000). ^large indexOf: 2999",
+    "2990 timesRepeat: [ large removeLast ]. ^large asArray",
+    "1 to: 5000 by: 7 do: [ :i | table at: i put: i ]. table removeKey: 8. kept: table. ^table at: 4 ifAbsent: 0",
+    "1 to: 1995 do: [ :i | table removeKey: i ]. ^table keys",
+    "table keysAndValuesDo: [ :k :v | k = 1900 ifTrue: [ table removeKey: k ] ]. kept: table copy. kept at: 1 put: 2. ^table at: 1",
+    "kept: large. large at: 3000 put: 0. ^large at: 3001",
+    "kept: (table keys asSet addAll: large; yourself). ^large sorted last",
     "| x | x := 1. 1 to: 200 do: [ :i | x := x * 1000003 ]. kept: x. ^x \\\\ 1000000007",
 ];
 
@@ -42,13 +51,29 @@ fn world() -> World {
     let number = |n| ObjectId([n; 16]);
     let traits =
         vec![parent(image::ROOT_TRAITS), method("recurse", "recurse = ( ^recurse + 1 )"), data("total", Value::Int(0))];
-    let test = vec![parent(number(1)), data("other", Value::Ref(number(2))), data("kept", Value::Nil)];
+    let test = vec![
+        parent(number(1)),
+        data("other", Value::Ref(number(2))),
+        data("kept", Value::Nil),
+        data("large", Value::Nil),
+        data("table", Value::Nil),
+    ];
     let other = vec![parent(number(1)), data("nested", Value::Ref(number(3)))];
     let nested = vec![parent(number(2)), data("total", Value::Int(40))];
     for (id, slots) in [(number(1), traits), (TEST, test), (number(2), other), (number(3), nested)] {
         let record = Record { name: None, slots, payload: Payload::None, ..Record::default() };
         world.records.insert(id, (1, Arc::new(record)));
     }
+    // An ordered collection and a dictionary in buckets.
+    let large =
+        "large: (1 to: 3000) asOrderedCollection. table: Dictionary new. 1 to: 2000 do: [ :i | table at: i put: i ]";
+    let (Outcome::Done(Ok(effects)), _) = run(&world, large, Limits::default(), u64::MAX, false) else {
+        panic!("no large collections")
+    };
+    for write in effects.writes {
+        world.records.insert(write.id, (1, Arc::new(write.record)));
+    }
+    assert!(world.records.values().any(|(_, record)| record.is_bucket()));
     world
 }
 

@@ -1,6 +1,6 @@
 //! Effects of a turn or an apply, as one conditional batch.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use batos_graph::{Batch, Durable, Expect, Key, KeySpace, ObjectId, Past, Place, Put, Record, Rev, StoreError};
 
@@ -129,16 +129,20 @@ impl Universe {
             batch.marker_bytes = marker_bytes;
         }
         batch.lock.extend(changes.lock.iter().map(|id| keys.head(*id)));
+        let mut expected: HashSet<Key> = batch.expect.iter().map(|expect| expect.key.clone()).collect();
         let mut written: Vec<(ObjectId, Rev, Arc<Record>)> = Vec::new();
         for mut write in changes.writes {
-            write.record.cause.clone_from(&changes.cause);
+            // A bucket's changes are those of its collection, which tells of them.
+            let is_bucket = write.record.is_bucket();
+            if !is_bucket {
+                write.record.cause.clone_from(&changes.cause);
+            }
             let record = |source| UniverseError::Record { object: write.id, source };
             let prev = write.prev_rev.unwrap_or(0);
-            let expect = Expect { key: keys.head(write.id), rev: write.prev_rev };
-            if !batch.expect.contains(&expect) {
-                batch.expect.push(expect);
+            if expected.insert(keys.head(write.id)) {
+                batch.expect.push(Expect { key: keys.head(write.id), rev: write.prev_rev });
             }
-            if let Some(rev) = write.prev_rev {
+            if let Some(rev) = write.prev_rev.filter(|_| !is_bucket) {
                 let old = self.inner.cache.objects(&[write.id], &self.inner.store, keys).await?.into_iter().next();
                 // If the cache moved on meanwhile, the expectation above refuses the batch.
                 if let Some((_, old)) = old.flatten() {
@@ -151,8 +155,8 @@ impl Universe {
             }
             batch.put.push(Put { key: keys.head(write.id), bytes: write.record.encode().map_err(record)? });
             // The image itself is no news.
-            if write.record.is_kernel && prev == 0 {
-                written.push((write.id, 1, Arc::new(write.record)));
+            if is_bucket || write.record.is_kernel && prev == 0 {
+                written.push((write.id, prev + 1, Arc::new(write.record)));
                 continue;
             }
             let event = render::event(write.id, prev + 1, prev, &write.record, &write.changed);

@@ -6,7 +6,7 @@ use batos_covenant::{Listed, Listing, Proposal, Provenance};
 use batos_graph::{Key, KeySpace, ObjectId, Past, Place, Record, Snapshot, Store, Value, Versioned};
 use serde::{Deserialize, Serialize};
 
-use super::{Universe, UniverseError, version};
+use super::{Universe, UniverseError, buckets, version};
 use crate::vm::check_method;
 
 /// Rows that are read at once.
@@ -114,8 +114,8 @@ pub struct Checked {
 }
 
 /// Checks a universe that no worker runs: every row can be read, names and objects agree, what is referred to exists,
-/// methods compile, and histories have no gaps but those that housekeeping leaves. Refuses the universe of a newer batos.
-/// `progress` hears how many rows it has looked at.
+/// methods compile, histories have no gaps but those that housekeeping leaves, and the buckets of large collections fit
+/// together. Refuses the universe of a newer batos. `progress` hears how many rows it has looked at.
 pub async fn check(store: &dyn Store, universe: &str, mut progress: impl FnMut(u64)) -> Result<Checked, UniverseError> {
     if let Some((_, version)) = version::load(store, KeySpace::new(universe).version()).await? {
         version.admit()?;
@@ -148,6 +148,7 @@ struct Survey {
     lineage: BTreeMap<ObjectId, String>,
     /// Who refers to whom.
     references: Vec<(ObjectId, String, ObjectId)>,
+    buckets: buckets::Survey,
 }
 
 impl Survey {
@@ -222,6 +223,7 @@ impl Survey {
         {
             self.problem(format!("objects {id} and {other} are both called {name:?}"));
         }
+        self.buckets.record(id, record);
         for (place, value) in record.values() {
             if let Value::Ref(target) = value {
                 self.references.push((id, place.to_owned(), *target));
@@ -256,6 +258,7 @@ impl Survey {
                 self.problem(format!("name {name:?} leads to {id}, which is not called so"));
             }
         }
+        std::mem::take(&mut self.buckets).conclude(&mut |text| self.problem(text));
         for (id, revs) in std::mem::take(&mut self.history) {
             let now = self.objects.get(&id).copied().unwrap_or(0);
             // Trimmed ones come first, as far apart as their methods' changes.

@@ -2,6 +2,7 @@
 
 mod apply;
 mod authority;
+mod buckets;
 mod commit;
 mod error;
 mod export;

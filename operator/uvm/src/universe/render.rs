@@ -68,6 +68,7 @@ fn elements(record: &Record) -> Option<Vec<Wire>> {
         Payload::Table(entries) => {
             Some(entries.iter().map(|(_, key, value)| json!([wire(key), wire(value)])).collect())
         }
+        Payload::BigArray(_) | Payload::BigTable(_) | Payload::Bucket(_) => None,
     }
 }
 
@@ -79,7 +80,7 @@ pub(super) fn subject_token(id: ObjectId, record: &Record) -> String {
 
 pub(super) fn event(id: ObjectId, rev: Rev, prev: Rev, record: &Record, changed: &[String]) -> UvmStateUpdateEvent {
     let changed: Vec<String> = changed.iter().filter(|name| !name.starts_with('_')).cloned().collect();
-    let partial = record.values().map(|(_, value)| weight(value)).sum::<usize>() > WHOLE;
+    let partial = record.is_in_buckets() || record.values().map(|(_, value)| weight(value)).sum::<usize>() > WHOLE;
     let mut room = WHOLE;
     let mut fits = |name: &String, value: &Value| {
         let bytes = name.len() + weight(value);

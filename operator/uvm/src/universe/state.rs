@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use batos_covenant::{FullState, GetFullStateCommand, OkReply};
-use batos_graph::{ObjectId, Payload, Record, Rev, SlotKind, StoreError, Value};
+use batos_graph::{ObjectId, Payload, Record, Rev, SlotKind, StoreError, Value, bucket::Content};
 use serde_json::json;
 
-use super::{Universe, UniverseError, View, render};
+use super::{Universe, UniverseError, View, buckets, render};
 
 /// About how many bytes of slots, methods and elements go into one page: a reply must fit into a message of 1 MiB.
 const PAGE_BYTES: usize = 256 << 10;
@@ -66,7 +66,8 @@ impl Part<'_> {
     }
 }
 
-fn parts<'a>(record: &'a Record, traits: Option<&'a Record>) -> Vec<Part<'a>> {
+/// Of a collection in buckets only the `first` one is shown.
+fn parts<'a>(record: &'a Record, traits: Option<&'a Record>, first: Option<&'a Record>) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     for slot in record.slots.iter().filter(|slot| !slot.name.starts_with('_')) {
         if let SlotKind::Constant(value) | SlotKind::Assignable(value) = &slot.kind {
@@ -89,9 +90,17 @@ fn parts<'a>(record: &'a Record, traits: Option<&'a Record>) -> Vec<Part<'a>> {
     }
     parts.extend(methods.into_iter().map(|(name, source)| Part::Method(name, source)));
     parts.extend(intents.into_iter().map(|(name, text)| Part::Intent(name, text)));
-    match &record.payload {
+    match &first.unwrap_or(record).payload {
         Payload::Array(elements) => parts.extend(elements.iter().map(Part::Element)),
         Payload::Table(entries) => parts.extend(entries.iter().map(|(_, key, value)| Part::Entry(key, value))),
+        Payload::Bucket(bucket) => match &bucket.content {
+            Content::Elements(elements) => parts.extend(elements.iter().map(Part::Element)),
+            Content::Entries(entries) => {
+                parts.extend(entries.iter().flatten().map(|(_, key, value)| Part::Entry(key, value)));
+            }
+            Content::Branches(_) | Content::Places(_) => {}
+        },
+        Payload::BigArray(_) | Payload::BigTable(_) => {}
         Payload::None | Payload::Block(_) | Payload::Context { .. } => {}
     }
     parts
@@ -102,7 +111,9 @@ fn size(record: &Record) -> Option<u64> {
     match &record.payload {
         Payload::Array(elements) => Some(elements.len() as u64),
         Payload::Table(entries) => Some(entries.len() as u64),
-        Payload::None | Payload::Block(_) | Payload::Context { .. } => None,
+        Payload::BigArray(array) => Some(array.elements.count()),
+        Payload::BigTable(table) => Some(table.live),
+        Payload::None | Payload::Block(_) | Payload::Context { .. } | Payload::Bucket(_) => None,
     }
 }
 
@@ -127,7 +138,8 @@ impl Universe {
             size: size(&record),
             ..FullState::default()
         };
-        let all = parts(&record, traits.as_ref().map(|(_, (_, record))| record.as_ref()));
+        let first = buckets::first(&View::new(self), &record).await?;
+        let all = parts(&record, traits.as_ref().map(|(_, (_, record))| record.as_ref()), first.as_deref());
         let (mut bytes, mut taken) = (0, mark.parts);
         for part in all.into_iter().skip(mark.parts) {
             bytes += part.bytes();

@@ -41,6 +41,14 @@ impl Heap {
                     let entries = table.entries().flat_map(|entry| [entry.key, entry.value]);
                     next.extend(entries.filter_map(Value::as_object));
                 }
+                Body::BigArray(array) => {
+                    next.extend(array.elements.values().filter_map(|bucket| bucket.as_object()).chain(array.lender));
+                }
+                Body::BigTable(table) => {
+                    let buckets = table.entries.values().chain(table.places.values());
+                    next.extend(buckets.filter_map(|bucket| bucket.as_object()).chain(table.lender));
+                }
+                Body::Bucket(bucket) => next.extend(bucket.values().filter_map(|value| value.as_object())),
                 _ => {}
             }
             if let Some(known) = live_maps.get_mut(object.map.0 as usize)

@@ -30,6 +30,8 @@ impl From<SyntaxError> for VmError {
 pub(super) enum Stop {
     /// It needs this object; it had no effect and will start again.
     Object(ObjectId),
+    /// It needs these, and perhaps more.
+    Objects(Vec<ObjectId>),
     /// It needs to know what this name leads to.
     Name(String),
     NotUnderstood(super::turn::NotUnderstood),

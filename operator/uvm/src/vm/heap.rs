@@ -13,11 +13,13 @@ use num_bigint::BigInt;
 
 pub(super) use super::map::{Slot, SlotType};
 use super::{
+    big::{BigArray, BigTable},
     error::{Stop, limit},
     map::{MapId, Maps, reserved},
     op::Code,
     symbols::Symbols,
     table::Table,
+    tree::{Bucket, bucket_bytes},
     value::{Handle, Kind, Symbol, Value},
 };
 use crate::image;
@@ -38,6 +40,12 @@ pub(super) enum Body {
     /// In lowest terms, with a denominator greater than 1.
     Fraction(Arc<Fraction>),
     Table(Box<Table>),
+    /// An array in buckets.
+    BigArray(Box<BigArray>),
+    /// A table in buckets.
+    BigTable(Box<BigTable>),
+    /// A part of such a collection; no program sees it.
+    Bucket(Box<Bucket>),
     /// A closure; its words are self, the context and the holder of the method.
     Block {
         /// Number of its code in this turn.
@@ -169,6 +177,16 @@ const TRAITS: [ObjectId; 12] = [
 ];
 
 impl Body {
+    /// Whether it has elements, as arrays and ordered collections do.
+    pub fn is_array(&self) -> bool {
+        matches!(self, Self::Array(_) | Self::BigArray(_))
+    }
+
+    /// Whether the object is one of its own, with slots, rather than a value.
+    pub fn is_object(&self) -> bool {
+        matches!(self, Self::Plain | Self::Array(_) | Self::Table(_) | Self::BigArray(_) | Self::BigTable(_))
+    }
+
     /// Bytes beside the object's own.
     pub fn bytes(&self) -> usize {
         let bits = |n: &BigInt| usize::try_from(n.bits() / 8).unwrap_or(usize::MAX);
@@ -178,6 +196,9 @@ impl Body {
             Self::Big(n) => bits(n),
             Self::Fraction(n) => bits(&n.numerator).saturating_add(bits(&n.denominator)),
             Self::Table(table) => table.bytes(),
+            Self::BigArray(array) => array.bytes(),
+            Self::BigTable(table) => table.bytes(),
+            Self::Bucket(bucket) => bucket_bytes(bucket),
             Self::Plain | Self::Block { .. } | Self::Context => 0,
         }
     }
@@ -408,7 +429,7 @@ impl Heap {
         }
         match (left.as_object(), right.as_object()) {
             (Some(left), Some(_)) => match self.cells.get(left.0 as usize) {
-                Some(Cell::Here(Object { body: Body::Plain | Body::Array(_) | Body::Table(_), .. })) => Some(false),
+                Some(Cell::Here(object)) if object.body.is_object() => Some(false),
                 _ => None,
             },
             _ => Some(false),

@@ -1,13 +1,15 @@
 //! Records of the store as objects of a turn's heap.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use batos_graph::{self as graph, ObjectId, Payload, Record, Rev, SlotKind};
 use num_bigint::BigInt;
 
 use super::{
+    big::{BigArray, BigTable},
     heap::{Body, Cell, Fraction, Heap, Object, Origin, Slot, SlotType, Stored},
     table::Table,
+    tree::Tree,
     value::{Handle, Value},
 };
 
@@ -53,6 +55,19 @@ impl Heap {
             // No activation has the serial number 0: `^` finds its method gone.
             Payload::Block(_) => code.map_or(Body::Plain, |code| Body::Block { code, home: 0 }),
             Payload::Context { .. } => Body::Context,
+            Payload::BigArray(array) => {
+                let elements = self.tree_of(&array.elements);
+                Body::BigArray(Box::new(BigArray { owner: array.owner, lender: None, elements }))
+            }
+            Payload::BigTable(table) => {
+                let (entries, places) = (self.tree_of(&table.entries), self.tree_of(&table.places));
+                let (owner, live) = (table.owner, table.live);
+                Body::BigTable(Box::new(BigTable { owner, lender: None, live, entries, places }))
+            }
+            Payload::Bucket(bucket) => {
+                let Ok(bucket) = bucket.try_map(&mut |value| Ok::<_, Infallible>(self.value_of(value)));
+                Body::Bucket(Box::new(bucket))
+            }
         };
         let (map, mut data) = self.shape(&slots, &body);
         match &record.payload {
@@ -68,6 +83,11 @@ impl Heap {
         self.words.extend_from_slice(&data);
         let origin = Origin::Stored(Box::new(Stored { id, rev, record }));
         Object { map, at, words: data.len() as u32, dirty: false, is_ancestor: false, is_ascii: false, body, origin }
+    }
+
+    fn tree_of(&mut self, tree: &graph::bucket::Tree<graph::Value>) -> Tree {
+        let Ok(tree) = tree.try_map(&mut |value| Ok::<_, Infallible>(self.value_of(value)));
+        tree
     }
 
     /// A stored value in this heap. What the store holds fits: it was charged when it was made.

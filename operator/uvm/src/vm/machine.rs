@@ -289,6 +289,7 @@ impl Machine {
                     (Body::Big(n), _) => n.to_string(),
                     (Body::Fraction(n), _) => format!("({}/{})", n.numerator, n.denominator),
                     (Body::Array(elements), _) => format!("an array of {}", elements.len()),
+                    (Body::BigArray(array), _) => format!("an array of {}", array.elements.count()),
                     (Body::Block { .. }, _) => "a block".to_owned(),
                     (_, Some(record)) => record.name.clone().unwrap_or_else(|| {
                         self.heap.id_of(handle, &self.seed).map_or_else(String::new, |id| id.to_string())
@@ -313,8 +314,8 @@ impl Machine {
                 Ok(Body::Str(_)) => "string",
                 Ok(Body::Big(_)) => "integer",
                 Ok(Body::Fraction(_)) => "fraction",
-                Ok(Body::Table(_)) => "dictionary",
-                Ok(Body::Array(_)) => "array",
+                Ok(Body::Table(_) | Body::BigTable(_)) => "dictionary",
+                Ok(Body::Array(_) | Body::BigArray(_)) => "array",
                 Ok(Body::Block { .. }) => "block",
                 _ => "object",
             },

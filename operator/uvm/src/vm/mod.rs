@@ -1,6 +1,7 @@
 //! The virtual machine. A turn runs without I/O: it asks for the objects it lacks and tells its effects at the end.
 
 mod activation;
+mod big;
 mod capture;
 mod collect;
 mod compile;
@@ -15,12 +16,14 @@ mod lookup;
 mod machine;
 mod map;
 mod op;
+mod plant;
 mod post;
 mod primitives;
 mod send;
 mod slots;
 mod symbols;
 mod table;
+mod tree;
 mod turn;
 mod value;
 

@@ -220,7 +220,7 @@ impl Machine {
             Target::AddField { name } => {
                 let has_slots = |handle: &Handle| {
                     let body = self.heap.get(*handle).map(|object| &object.body);
-                    matches!(body, Ok(Body::Plain | Body::Array(_) | Body::Table(_)))
+                    body.is_ok_and(Body::is_object)
                 };
                 let Some(handle) = handle.filter(has_slots) else {
                     return failed(format!("{} has no slots to assign", self.describe(receiver)));

@@ -22,7 +22,7 @@ impl Heap {
         let (map, at, words) = (object.map, object.at as usize, object.words as usize);
         let Some(known) = self.maps.get(map) else { return self.too_large() };
         let says = known.slots.iter().any(|slot| slot.kind == SlotType::Parent);
-        if known.implicit.is_some() != (matches!(body, Body::Array(_)) && !says) {
+        if known.implicit.is_some() != (body.is_array() && !says) {
             let slots = self.slots(handle)?;
             return self.create(slots, body);
         }
@@ -49,8 +49,8 @@ impl Heap {
             Body::Big(_) => reserved::BIG,
             Body::Fraction(_) => reserved::FRACTION,
             Body::Block { .. } => reserved::BLOCK,
-            Body::Array(_) if slots.is_empty() => reserved::ARRAY,
-            Body::Context | Body::Plain | Body::Table(_) if slots.is_empty() => reserved::EMPTY,
+            body if slots.is_empty() && body.is_array() => reserved::ARRAY,
+            _ if slots.is_empty() => reserved::EMPTY,
             _ => reserved::NONE,
         };
         if map != reserved::NONE {
@@ -71,7 +71,7 @@ impl Heap {
         // What has elements is an array, unless it says itself what it is.
         let says = slots.iter().any(|slot| slot.kind == SlotType::Parent);
         let array = || self.maps.get(reserved::ARRAY).and_then(|map| map.implicit);
-        let implicit = if matches!(body, Body::Array(_)) && !says { array() } else { None };
+        let implicit = if body.is_array() && !says { array() } else { None };
         (self.maps.intern(implicit, map_slots), data)
     }
 

@@ -1,6 +1,9 @@
 //! A turn: one message, run on the objects it is given.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use batos_covenant::{ErrorKind, Transcript, Wire};
 use batos_graph::{self as graph, ObjectId, Payload, Record, Rev, SlotKind};
@@ -156,6 +159,7 @@ impl Turn {
         match self.machine.run(slice) {
             Ok(true) => Exit::Done,
             Ok(false) => Exit::Paused,
+            Err(Stop::Objects(objects)) => Exit::Fault { objects, names: Vec::new() },
             Err(Stop::Object(id)) => Exit::Fault { objects: vec![id], names: Vec::new() },
             Err(Stop::Name(name)) => Exit::Fault { objects: Vec::new(), names: vec![name] },
             Err(Stop::NotUnderstood(missing)) => Exit::NotUnderstood(missing),
@@ -192,15 +196,19 @@ impl Turn {
     /// The answer, the messages to send, and the records to write: changed objects and the new ones that all these lead to.
     pub fn effects(&self) -> Result<Effects, VmError> {
         let heap = &self.machine.heap;
-        let mut harvest =
-            Harvest { heap, codes: &self.machine.codes, seed: &self.seed, queue: heap.dirty(), queued: heap.dirty() };
+        let queue = heap.dirty();
+        let queued = queue.iter().copied().collect();
+        let (codes, seed) = (&self.machine.codes, &self.seed);
+        let mut harvest = Harvest { heap, codes, seed, queue, queued, buckets: Vec::new() };
         let answer = harvest.wire(self.machine.answer, 0)?;
         let posts = self.machine.posts.iter().map(|posted| harvest.post(posted)).collect::<Result<_, _>>()?;
         let mut writes = Vec::new();
         let mut next = 0;
         while let Some(handle) = harvest.queue.get(next).copied() {
             next += 1;
-            writes.push(harvest.write(handle)?);
+            let write = harvest.write(handle)?;
+            writes.push(write);
+            writes.append(&mut harvest.buckets);
         }
         writes.sort_by_key(|write| write.id);
         Ok(Effects { answer, writes, posts, cancelled: self.machine.cancelled.clone() })
@@ -246,25 +254,32 @@ fn value_of(heap: &mut Heap, wire: &Wire, depth: usize) -> Result<Value, VmError
 }
 
 /// Collects what a turn leaves behind.
-struct Harvest<'a> {
-    heap: &'a Heap,
+pub(super) struct Harvest<'a> {
+    pub heap: &'a Heap,
     codes: &'a [Linked],
-    seed: &'a [u8; 32],
+    pub seed: &'a [u8; 32],
     queue: Vec<Handle>,
-    queued: Vec<Handle>,
+    queued: HashSet<Handle>,
+    /// Buckets of collections that have become large.
+    pub buckets: Vec<Write>,
 }
 
 impl Harvest<'_> {
-    fn object(&self, handle: Handle) -> Option<&Object> {
+    pub fn object(&self, handle: Handle) -> Option<&Object> {
         self.heap.get(handle).ok()
+    }
+
+    pub fn enqueue(&mut self, handle: Handle) {
+        if self.queued.insert(handle) {
+            self.queue.push(handle);
+        }
     }
 
     /// The id of an object; a new one is written too.
     fn refer(&mut self, handle: Handle) -> Result<ObjectId, VmError> {
         let is_new = matches!(self.object(handle), Some(Object { origin: Origin::New(_), .. }));
-        if is_new && !self.queued.contains(&handle) {
-            self.queued.push(handle);
-            self.queue.push(handle);
+        if is_new {
+            self.enqueue(handle);
         }
         self.heap
             .id_of(handle, self.seed)
@@ -301,7 +316,7 @@ impl Harvest<'_> {
         })
     }
 
-    fn stored(&mut self, value: Value) -> Result<graph::Value, VmError> {
+    pub fn stored(&mut self, value: Value) -> Result<graph::Value, VmError> {
         Ok(match value.kind() {
             Kind::Nil => graph::Value::Nil,
             Kind::Bool(b) => graph::Value::Bool(b),
@@ -373,13 +388,18 @@ impl Harvest<'_> {
         let payload = match &object.body {
             Body::Array(elements) => {
                 let elements = elements.iter().map(|element| self.stored(*element));
-                Payload::Array(elements.collect::<Result<_, _>>()?)
+                let elements = elements.collect::<Result<_, _>>()?;
+                self.array(id, elements)
             }
             Body::Table(table) => {
                 let entries =
                     table.entries().map(|entry| Ok((entry.hash, self.stored(entry.key)?, self.stored(entry.value)?)));
-                Payload::Table(entries.collect::<Result<_, VmError>>()?)
+                let entries = entries.collect::<Result<_, VmError>>()?;
+                self.table(id, entries)
             }
+            Body::BigArray(array) => self.big_array(array)?,
+            Body::BigTable(table) => self.big_table(table)?,
+            Body::Bucket(bucket) => Payload::Bucket(bucket.try_map(&mut |value| self.stored(*value))?),
             Body::Block { code, .. } => Payload::Block(Box::new(self.block(handle, *code)?)),
             Body::Context => {
                 let words = (0..object.words as usize).map(|word| self.heap.word(handle, word));

@@ -2,6 +2,7 @@
 // Each test uses a part of this.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod buckets;
 pub mod house;
 pub mod script;
 pub mod universe;

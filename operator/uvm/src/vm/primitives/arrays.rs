@@ -1,17 +1,19 @@
 //! Objects with elements: arrays of a size, and the growable ones of ordered collections.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, ops::Range};
+
+use batos_graph::bucket::Elements;
 
 use super::{
-    Entry, Flow, Result, answer, arg, array, boolean, changing, count, index, integer, objects, out_of_bounds, send,
-    tower, work,
+    Entry, Flow, Result, answer, arg, array, body, boolean, changing, count, index, integer, object, objects,
+    out_of_bounds, send, tower, work,
 };
 use crate::image;
 use crate::vm::{
     error::{Stop, failed, raise},
     heap::Body,
     machine::Machine,
-    value::{Kind, Value},
+    value::{Handle, Kind, Value},
 };
 
 const ELEMENT_BYTES: usize = 8;
@@ -24,81 +26,89 @@ pub(super) const TABLE: &[Entry] = &[
         like(m, me, vec![Value::NIL; size])
     }),
     ("_ArrayLike:", |m, me, a| {
+        object(m, me)?;
+        if let (Body::BigArray(_), Some(other)) = (body(m, arg(a, 0))?, arg(a, 0).as_object()) {
+            let shared = m.heap.share(other, &m.seed)?;
+            return objects::new_like(m, me, shared).map(Flow::Value);
+        }
         let elements = array(m, arg(a, 0))?.to_vec();
         like(m, me, elements)
     }),
-    ("_ArraySize", |m, me, _| array(m, me).map(|elements| Flow::Value(count(elements.len())))),
+    ("_ArraySize", |m, me, _| size(m, me).map(|size| Flow::Value(count(size)))),
     ("_ArrayAt:", |m, me, a| {
         let index = index(m, arg(a, 0))?;
-        let elements = array(m, me)?;
-        match elements.get(index) {
-            Some(element) => answer(*element),
-            None => out_of_bounds(index, elements.len()),
+        let size = size(m, me)?;
+        match body(m, me)? {
+            Body::BigArray(array) if index < size => m.heap.big_element(array, index).map(Flow::Value),
+            Body::Array(elements) => {
+                elements.get(index).map_or_else(|| out_of_bounds(index, size), |each| answer(*each))
+            }
+            _ => out_of_bounds(index, size),
         }
     }),
     ("_ArrayAt:Put:", |m, me, a| {
         let (index, value) = (index(m, arg(a, 0))?, arg(a, 1));
-        let elements = elements(m, me)?;
-        match elements.get_mut(index) {
-            Some(element) => *element = value,
-            None => return out_of_bounds(index, elements.len()),
+        let size = size(m, me)?;
+        if index >= size {
+            return out_of_bounds(index, size);
+        }
+        match place(m, me)? {
+            Place::Small(elements) => elements.iter_mut().skip(index).take(1).for_each(|element| *element = value),
+            Place::Big(handle) => m.heap.put_big_element(handle, index, value)?,
         }
         answer(value)
     }),
     ("_ArraySwap:With:", |m, me, a| {
         let (i, j) = (index(m, arg(a, 0))?, index(m, arg(a, 1))?);
-        let elements = elements(m, me)?;
-        if i.max(j) >= elements.len() {
-            return out_of_bounds(i.max(j), elements.len());
+        let size = size(m, me)?;
+        if i.max(j) >= size {
+            return out_of_bounds(i.max(j), size);
         }
-        elements.swap(i, j);
+        match place(m, me)? {
+            Place::Small(elements) => elements.swap(i, j),
+            Place::Big(handle) => m.heap.swap_big_elements(handle, i, j)?,
+        }
         answer(me)
     }),
     ("_ArrayAdd:", |m, me, a| {
-        array(m, me)?;
-        m.heap.charge(ELEMENT_BYTES)?;
-        elements(m, me)?.push(arg(a, 0));
+        let size = size(m, me)?;
+        insert(m, me, size, &[arg(a, 0)])?;
         answer(arg(a, 0))
     }),
     ("_ArrayInsert:At:", |m, me, a| {
-        let (value, index, size) = (arg(a, 0), index(m, arg(a, 1))?, array(m, me)?.len());
+        let (value, index, size) = (arg(a, 0), index(m, arg(a, 1))?, size(m, me)?);
         if index > size {
             return out_of_bounds(index, size + 1);
         }
-        work(m, size - index)?;
-        m.heap.charge(ELEMENT_BYTES)?;
-        elements(m, me)?.insert(index, value);
+        moves(m, me, size - index)?;
+        insert(m, me, index, &[value])?;
         answer(value)
     }),
     ("_ArrayRemoveAt:", |m, me, a| {
-        let (index, size) = (index(m, arg(a, 0))?, array(m, me)?.len());
+        let (index, size) = (index(m, arg(a, 0))?, size(m, me)?);
         if index >= size {
             return out_of_bounds(index, size);
         }
-        work(m, size - index)?;
-        elements(m, me).map(|elements| Flow::Value(elements.remove(index)))
+        moves(m, me, size - index)?;
+        remove(m, me, index)
     }),
-    ("_ArrayRemoveLast", |m, me, _| {
-        array(m, me)?;
-        match elements(m, me)?.pop() {
-            Some(last) => answer(last),
-            None => failed("collection is empty"),
-        }
+    ("_ArrayRemoveLast", |m, me, _| match size(m, me)?.checked_sub(1) {
+        Some(last) => remove(m, me, last),
+        None => failed("collection is empty"),
     }),
     ("_ArrayKeep:", |m, me, a| {
         // Replaces all elements by another array's: for removeAll and sort in place.
-        let (new, old) = (array(m, arg(a, 0))?.to_vec(), array(m, me)?.len());
+        let (new, old) = (array(m, arg(a, 0))?.to_vec(), size(m, me)?);
         work(m, new.len())?;
         m.heap.charge(new.len().saturating_sub(old) * ELEMENT_BYTES)?;
-        *elements(m, me)? = new;
+        changing(m, me)?.body = Body::Array(new);
         answer(me)
     }),
     ("_ArrayAddAll:", |m, me, a| {
         let more = array(m, arg(a, 0))?.to_vec();
-        array(m, me)?;
+        let size = size(m, me)?;
         work(m, more.len())?;
-        m.heap.charge(more.len() * ELEMENT_BYTES)?;
-        elements(m, me)?.extend(more);
+        insert(m, me, size, &more)?;
         answer(arg(a, 0))
     }),
     ("_ArrayConcat:", |m, me, a| {
@@ -107,37 +117,55 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_ArrayFrom:To:", |m, me, a| {
         let (from, to) = (index(m, arg(a, 0))?, integer(m, arg(a, 1))?);
-        let elements = array(m, me)?;
-        let part = usize::try_from(to).ok().filter(|to| from <= *to).and_then(|to| elements.get(from..to));
-        match part.map(<[Value]>::to_vec) {
+        let size = size(m, me)?;
+        let part = usize::try_from(to).ok().filter(|to| from <= *to && *to <= size);
+        match part.map(|to| part_of(m, me, from..to)).transpose()? {
             Some(part) => like(m, me, part),
-            None => raise(
-                image::SUBSCRIPT_OUT_OF_BOUNDS,
-                format!("{} to {to} is outside 1 to {}", from + 1, elements.len()),
-            ),
+            None => raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("{} to {to} is outside 1 to {size}", from + 1)),
         }
     }),
     ("_ArrayReplaceFrom:To:With:StartingAt:", |m, me, a| {
         let (from, to, start) = (index(m, arg(a, 0))?, integer(m, arg(a, 1))?, index(m, arg(a, 3))?);
-        let source = array(m, arg(a, 2))?;
+        let there = self::size(m, arg(a, 2))?;
         let to = usize::try_from(to).unwrap_or_default();
-        let size = array(m, me)?.len();
+        let size = size(m, me)?;
         if to < from || to > size {
             return raise(image::SUBSCRIPT_OUT_OF_BOUNDS, format!("{} to {to} is outside 1 to {size}", from + 1));
         }
-        let Some(part) = source.get(start..start + (to - from)).map(<[Value]>::to_vec) else {
-            return out_of_bounds(start + (to - from), source.len());
-        };
+        let end = start.saturating_add(to - from);
+        if end > there {
+            return out_of_bounds(end, there);
+        }
+        let part = part_of(m, arg(a, 2), start..end)?;
+        if let Body::BigArray(_) = body(m, me)? {
+            // All there before the first is replaced.
+            part_of(m, me, from..to)?;
+        }
         work(m, part.len())?;
-        if let Some(place) = elements(m, me)?.get_mut(from..to) {
-            place.copy_from_slice(&part);
+        match place(m, me)? {
+            Place::Small(elements) => {
+                if let Some(place) = elements.get_mut(from..to) {
+                    place.copy_from_slice(&part);
+                }
+            }
+            Place::Big(handle) => {
+                for (index, value) in (from..to).zip(part) {
+                    m.heap.put_big_element(handle, index, value)?;
+                }
+            }
         }
         answer(me)
     }),
     ("_ArrayFill:", |m, me, a| {
-        let size = array(m, me)?.len();
+        let size = size(m, me)?;
         work(m, size)?;
-        elements(m, me)?.fill(arg(a, 0));
+        match place(m, me)? {
+            Place::Small(elements) => elements.fill(arg(a, 0)),
+            Place::Big(_) => {
+                m.heap.charge(size * ELEMENT_BYTES)?;
+                changing(m, me)?.body = Body::Array(vec![arg(a, 0); size]);
+            }
+        }
         answer(me)
     }),
     ("_ArrayReversed", |m, me, _| {
@@ -165,9 +193,9 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_ArraySorted", |m, me, _| {
         // A sorted copy if all elements are numbers or all are strings; else nil.
-        let elements = array(m, me)?;
+        let elements = array(m, me)?.into_owned();
         work(m, elements.len().saturating_mul(elements.len().max(2).ilog2() as usize))?;
-        let elements = array(m, me)?;
+        let elements = elements.as_slice();
         let mut failure = None;
         let sorted = if is_all(elements, |value| tower::is_number(m, value))? {
             let mut numbers = elements.to_vec();
@@ -201,7 +229,7 @@ pub(super) const TABLE: &[Entry] = &[
             None => m.heap.array(sorted).map(Flow::Value),
         }
     }),
-    ("_HasElements", |m, me, _| boolean(matches!(super::body(m, me)?, Body::Array(_)))),
+    ("_HasElements", |m, me, _| boolean(body(m, me)?.is_array())),
 ];
 
 fn is_all(elements: &[Value], mut holds: impl FnMut(Value) -> Result<bool>) -> Result<bool> {
@@ -213,11 +241,67 @@ fn is_all(elements: &[Value], mut holds: impl FnMut(Value) -> Result<bool>) -> R
     Ok(true)
 }
 
-/// The elements of an object that is about to change.
-fn elements(m: &mut Machine, value: Value) -> Result<&mut Vec<Value>> {
-    array(m, value)?;
-    match &mut changing(m, value)?.body {
-        Body::Array(elements) => Ok(elements),
+/// Where the elements of an array are that is about to change.
+enum Place<'a> {
+    Small(&'a mut Vec<Value>),
+    /// In buckets.
+    Big(Handle),
+}
+
+fn place(m: &mut Machine, value: Value) -> Result<Place<'_>> {
+    let Some(handle) = value.as_object() else { return Err(broken()) };
+    let object = m.heap.get_mut(handle)?;
+    match &mut object.body {
+        Body::BigArray(_) => Ok(Place::Big(handle)),
+        Body::Array(elements) => {
+            object.dirty = true;
+            Ok(Place::Small(elements))
+        }
+        _ => Err(broken()),
+    }
+}
+
+fn size(m: &Machine, value: Value) -> Result<usize> {
+    match body(m, value)? {
+        Body::Array(elements) => Ok(elements.len()),
+        Body::BigArray(array) => Ok(array.len()),
+        _ => failed(format!("{} is no array", m.describe(value))),
+    }
+}
+
+/// Pays for elements that have to make room; in a large array only those of a bucket do.
+fn moves(m: &mut Machine, me: Value, n: usize) -> Result<()> {
+    match body(m, me)? {
+        Body::Array(_) => work(m, n),
+        _ => Ok(()),
+    }
+}
+
+fn insert(m: &mut Machine, me: Value, index: usize, values: &[Value]) -> Result<()> {
+    m.heap.charge(values.len() * ELEMENT_BYTES)?;
+    match place(m, me)? {
+        Place::Small(elements) => match values {
+            [value] => elements.insert(index, *value),
+            _ => drop(elements.splice(index..index, values.iter().copied())),
+        },
+        Place::Big(handle) => m.heap.insert_big_elements(handle, index, values)?,
+    }
+    Ok(())
+}
+
+fn remove(m: &mut Machine, me: Value, index: usize) -> Result<Flow> {
+    match place(m, me)? {
+        Place::Small(elements) if index < elements.len() => answer(elements.remove(index)),
+        Place::Small(_) => Err(broken()),
+        Place::Big(handle) => m.heap.remove_big_element(handle, index).map(Flow::Value),
+    }
+}
+
+/// Elements that are there, from the first up to and without the last.
+fn part_of(m: &Machine, value: Value, range: Range<usize>) -> Result<Vec<Value>> {
+    match body(m, value)? {
+        Body::BigArray(array) => m.heap.items_of::<Elements>(&array.elements, range.start as u64..range.end as u64),
+        Body::Array(elements) => elements.get(range).map(<[Value]>::to_vec).ok_or_else(broken),
         _ => Err(broken()),
     }
 }

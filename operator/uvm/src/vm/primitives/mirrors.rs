@@ -8,7 +8,7 @@ use crate::{
     vm::{
         check_method,
         error::{Stop, failed},
-        heap::{Body, Slot, SlotType},
+        heap::{Slot, SlotType},
         machine::Machine,
         value::{Handle, Value},
     },
@@ -123,7 +123,7 @@ fn set_slot(m: &mut Machine, me: Value, name: Value, value: Value) -> Result {
 }
 
 fn put(m: &mut Machine, handle: Handle, slot: Slot) -> Result<()> {
-    let is_value = !matches!(m.heap.get(handle)?.body, Body::Plain | Body::Array(_) | Body::Table(_));
+    let is_value = !m.heap.get(handle)?.body.is_object();
     match is_value {
         true => failed(format!("{} has no slots", m.describe(Value::object(handle)))),
         false => m.heap.put_slot(handle, slot),

@@ -15,7 +15,9 @@ mod strings;
 mod tables;
 mod tower;
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
+
+use batos_graph::bucket::Elements;
 
 use super::{
     error::{Stop, failed, limit, raise},
@@ -170,9 +172,13 @@ fn text(m: &Machine, value: Value) -> Result<&str> {
     }
 }
 
-fn array(m: &Machine, value: Value) -> Result<&[Value]> {
+/// All elements of an array. Those of a large one are copied together.
+fn array(m: &Machine, value: Value) -> Result<Cow<'_, [Value]>> {
     match body(m, value)? {
-        Body::Array(elements) => Ok(elements),
+        Body::Array(elements) => Ok(Cow::Borrowed(elements)),
+        Body::BigArray(array) => {
+            m.heap.items_of::<Elements>(&array.elements, 0..array.elements.count()).map(Cow::Owned)
+        }
         _ => failed(format!("{} is no array", m.describe(value))),
     }
 }

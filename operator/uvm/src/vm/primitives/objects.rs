@@ -256,6 +256,7 @@ fn clone(m: &mut Machine, me: Value) -> Result {
     let Some(handle) = me.as_object() else { return Ok(me) };
     let body = match &m.heap.get(handle)?.body {
         body @ (Body::Plain | Body::Array(_) | Body::Table(_)) => body.clone(),
+        Body::BigArray(_) | Body::BigTable(_) => m.heap.share(handle, &m.seed)?,
         _ => return Ok(me),
     };
     let size = match &body {
@@ -273,15 +274,13 @@ fn deep_copy(m: &mut Machine, me: Value) -> Result {
     let mut order = Vec::new();
     let mut copies: HashMap<Handle, Option<Value>> = HashMap::new();
     let mut next = vec![me];
+    let mut pieces = HashMap::new();
     // First all operands, so that a missing one has no effect.
     while let Some(value) = next.pop() {
         let Some(handle) = value.as_object().filter(|handle| !copies.contains_key(handle)) else { continue };
         let object = m.heap.get(handle)?;
         let named = object.record().is_some_and(|record| record.name.is_some());
-        if named && value != me
-            || is_image(object)
-            || !matches!(object.body, Body::Plain | Body::Array(_) | Body::Table(_))
-        {
+        if named && value != me || is_image(object) || !object.body.is_object() {
             continue;
         }
         copies.insert(handle, None);
@@ -291,12 +290,17 @@ fn deep_copy(m: &mut Machine, me: Value) -> Result {
         match &object.body {
             Body::Array(elements) => next.extend(elements),
             Body::Table(table) => next.extend(table.entries().flat_map(|entry| [entry.key, entry.value])),
+            body @ (Body::BigArray(_) | Body::BigTable(_)) => {
+                let small = m.heap.in_one_piece(body)?;
+                next.extend(small.values());
+                pieces.insert(handle, small);
+            }
             _ => {}
         }
     }
     work(m, order.len() * 8)?;
     for handle in &order {
-        let body = m.heap.get(*handle)?.body.clone();
+        let body = pieces.remove(handle).map_or_else(|| Ok(m.heap.get(*handle)?.body.clone()), Ok)?;
         let copy = m.heap.like(*handle, body)?;
         copies.insert(*handle, Some(Value::object(copy)));
     }

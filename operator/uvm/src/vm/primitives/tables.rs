@@ -1,10 +1,15 @@
 //! Hash tables under dictionaries, sets and bags. Keys that are values are found here; for others the receiver is sent
 //! `findObject:`, `putObject:value:`, which ask the key for its hash and equality.
 
+use std::collections::BTreeSet;
+
+use batos_graph as graph;
+
 use super::{
     Entry, Flow, Result, answer, arg, array, changing, count, failed_key, index, integer, objects, send, work,
 };
 use crate::vm::{
+    big::BigTable,
     error::{Stop, failed},
     heap::Body,
     machine::Machine,
@@ -39,9 +44,12 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_TableCandidates:", |m, me, a| {
         let hash = hash(m, arg(a, 0))?;
-        let places = table(m, me)?.candidates(hash).map(|place| count(place + 1)).collect();
+        let places = match table(m, me)? {
+            AnyTable::Small(table) => table.candidates(hash).collect(),
+            AnyTable::Big(table) => m.heap.big_candidates(table, hash)?,
+        };
         search(m, me, hash)?;
-        m.heap.array(places).map(Flow::Value)
+        m.heap.array(places.into_iter().map(|place| count(place + 1)).collect()).map(Flow::Value)
     }),
     ("_TableAdd:Value:Hash:", |m, me, a| {
         let hash = hash(m, arg(a, 2))?;
@@ -50,47 +58,48 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_TableKeyAt:", |m, me, a| {
         let place = index(m, arg(a, 0))?;
-        match table(m, me)?.at(place) {
-            Some(entry) => answer(entry.key),
+        match entry(m, me, place)? {
+            Some((_, key, _)) => answer(key),
             None => failed_key(),
         }
     }),
     ("_TableValueAt:", |m, me, a| {
         let place = index(m, arg(a, 0))?;
-        match table(m, me)?.at(place) {
-            Some(entry) => answer(entry.value),
+        match entry(m, me, place)? {
+            Some((.., value)) => answer(value),
             None => failed_key(),
         }
     }),
     ("_TableIsAt:", |m, me, a| {
         let place = index(m, arg(a, 0))?;
-        table(m, me).map(|table| Flow::Value(Value::bool(table.at(place).is_some())))
+        entry(m, me, place).map(|entry| Flow::Value(Value::bool(entry.is_some())))
     }),
     ("_TableAt:Put:", |m, me, a| {
         let place = index(m, arg(a, 0))?;
-        table(m, me)?;
         put(m, me, place, arg(a, 1))
     }),
     ("_TableRemoveAt:", |m, me, a| {
         let place = index(m, arg(a, 0))?;
-        table(m, me)?;
-        match table_mut(m, me)?.remove(place) {
-            Some(entry) => answer(entry.value),
-            None => failed_key(),
+        if entry(m, me, place)?.is_none() {
+            return failed_key();
+        }
+        match (table(m, me)?, me.as_object()) {
+            (AnyTable::Big(_), Some(handle)) => m.heap.remove_big_entry(handle, place).map(Flow::Value),
+            _ => answer(small_mut(m, me)?.remove(place).map_or(Value::NIL, |entry| entry.value)),
         }
     }),
     ("_TableClear", |m, me, _| {
         table(m, me)?;
-        *table_mut(m, me)? = Table::default();
+        changing(m, me)?.body = Body::Table(Box::default());
         answer(me)
     }),
     ("_TableKeys", |m, me, _| {
-        let keys: Vec<Value> = table(m, me)?.entries().map(|entry| entry.key).collect();
+        let keys: Vec<Value> = entries(m, me)?.into_iter().map(|(key, _)| key).collect();
         work(m, keys.len())?;
         m.heap.array(keys).map(Flow::Value)
     }),
     ("_TableValues", |m, me, _| {
-        let values: Vec<Value> = table(m, me)?.entries().map(|entry| entry.value).collect();
+        let values: Vec<Value> = entries(m, me)?.into_iter().map(|(_, value)| value).collect();
         work(m, values.len())?;
         m.heap.array(values).map(Flow::Value)
     }),
@@ -106,6 +115,7 @@ pub(super) const TABLE: &[Entry] = &[
             }
         }
         let taken = hashes.len();
+        touch(m, me, &hashes)?;
         for (hash, key) in hashes.into_iter().zip(elements) {
             if find(m, me, key, hash)?.is_none() {
                 add(m, me, hash, key, Value::NIL)?;
@@ -116,17 +126,79 @@ pub(super) const TABLE: &[Entry] = &[
     }),
 ];
 
-fn table(m: &Machine, value: Value) -> Result<&Table> {
+/// The entries of a dictionary or set, in one piece or in buckets.
+enum AnyTable<'a> {
+    Small(&'a Table),
+    Big(&'a BigTable),
+}
+
+impl AnyTable<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Small(table) => table.len(),
+            Self::Big(table) => usize::try_from(table.live).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn span(&self) -> usize {
+        match self {
+            Self::Small(table) => table.span(),
+            Self::Big(table) => usize::try_from(table.entries.count()).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+fn table(m: &Machine, value: Value) -> Result<AnyTable<'_>> {
     match super::body(m, value)? {
-        Body::Table(table) => Ok(table),
+        Body::Table(table) => Ok(AnyTable::Small(table)),
+        Body::BigTable(table) => Ok(AnyTable::Big(table)),
         _ => failed(format!("{} is no dictionary or set", m.describe(value))),
     }
 }
 
-fn table_mut(m: &mut Machine, value: Value) -> Result<&mut Table> {
+fn small_mut(m: &mut Machine, value: Value) -> Result<&mut Table> {
     match &mut changing(m, value)?.body {
         Body::Table(table) => Ok(table),
         _ => Err(Stop::Fail(crate::vm::VmError::new(batos_covenant::ErrorKind::Internal, "a table lost its entries"))),
+    }
+}
+
+fn entry(m: &Machine, me: Value, place: usize) -> Result<graph::bucket::Entry<Value>> {
+    match table(m, me)? {
+        AnyTable::Small(table) => Ok(table.at(place).map(|entry| (entry.hash, entry.key, entry.value))),
+        AnyTable::Big(table) => m.heap.big_entry(table, place),
+    }
+}
+
+/// Keys and values, in the order of insertion.
+fn entries(m: &Machine, me: Value) -> Result<Vec<(Value, Value)>> {
+    match table(m, me)? {
+        AnyTable::Small(table) => Ok(table.entries().map(|entry| (entry.key, entry.value)).collect()),
+        AnyTable::Big(table) => {
+            let entries = m.heap.big_entries(table)?.into_iter().flatten();
+            Ok(entries.map(|(_, key, value)| (key, value)).collect())
+        }
+    }
+}
+
+/// Loads what is needed to find and to add these.
+fn touch(m: &Machine, me: Value, hashes: &[u64]) -> Result<()> {
+    let AnyTable::Big(table) = table(m, me)? else { return Ok(()) };
+    let mut missing = BTreeSet::new();
+    for hash in hashes {
+        let found = m.heap.reach_big_entry(table, *hash).and_then(|_| {
+            let places = m.heap.big_candidates(table, *hash)?;
+            places.into_iter().try_for_each(|place| m.heap.big_entry(table, place).map(|_| ()))
+        });
+        match found {
+            Ok(()) => {}
+            Err(Stop::Object(id)) => drop(missing.insert(id)),
+            Err(stop) => return Err(stop),
+        }
+    }
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(Stop::Objects(missing.into_iter().collect())),
     }
 }
 
@@ -137,7 +209,10 @@ fn hash(m: &Machine, value: Value) -> Result<u64> {
 
 /// Pays for a search: keys may be chosen so that their hashes meet.
 fn search(m: &mut Machine, me: Value, hash: u64) -> Result<()> {
-    let probes = table(m, me)?.probes(hash);
+    let probes = match table(m, me)? {
+        AnyTable::Small(table) => table.probes(hash),
+        AnyTable::Big(table) => m.heap.big_candidates(table, hash)?.len(),
+    };
     work(m, probes)
 }
 
@@ -145,27 +220,45 @@ fn find(m: &mut Machine, me: Value, key: Value, hash: u64) -> Result<Option<usiz
     search(m, me, hash)?;
     let bytes = m.heap.text(key)?.map_or(0, str::len);
     work(m, bytes)?;
-    let table = table(m, me)?;
-    for place in table.candidates(hash) {
-        if let Some(entry) = table.at(place)
-            && objects::equal(m, entry.key, key)?
-        {
-            return Ok(Some(place));
+    match table(m, me)? {
+        AnyTable::Small(table) => {
+            for place in table.candidates(hash) {
+                if let Some(entry) = table.at(place)
+                    && objects::equal(m, entry.key, key)?
+                {
+                    return Ok(Some(place));
+                }
+            }
+        }
+        AnyTable::Big(table) => {
+            for place in m.heap.big_candidates(table, hash)? {
+                if let Some((_, found, _)) = m.heap.big_entry(table, place)?
+                    && objects::equal(m, found, key)?
+                {
+                    return Ok(Some(place));
+                }
+            }
         }
     }
     Ok(None)
 }
 
 fn put(m: &mut Machine, me: Value, place: usize, value: Value) -> Result<Flow> {
-    match table_mut(m, me)?.at_mut(place) {
-        Some(entry) => entry.value = value,
-        None => return failed_key(),
+    if entry(m, me, place)?.is_none() {
+        return failed_key();
+    }
+    match (table(m, me)?, me.as_object()) {
+        (AnyTable::Big(_), Some(handle)) => m.heap.put_big_value(handle, place, value)?,
+        _ => small_mut(m, me)?.at_mut(place).into_iter().for_each(|entry| entry.value = value),
     }
     answer(value)
 }
 
 fn add(m: &mut Machine, me: Value, hash: u64, key: Value, value: Value) -> Result<Flow> {
     m.heap.charge(ENTRY_BYTES)?;
-    table_mut(m, me)?.add(hash, key, value);
+    match (table(m, me)?, me.as_object()) {
+        (AnyTable::Big(_), Some(handle)) => m.heap.add_big_entry(handle, hash, key, value)?,
+        _ => small_mut(m, me)?.add(hash, key, value),
+    }
     answer(value)
 }
