@@ -109,8 +109,11 @@ pub fn read(path: &Path, mut page: impl FnMut(Vec<ImageRow>) -> Result<(), Error
         }
         let mut bytes = vec![0; length];
         file.fill(&mut bytes).map_err(|_| damaged("the image is cut off"))?;
-        let read: Vec<ImageRow> =
-            rmp_serde::from_slice(&bytes).map_err(|e| damaged(&format!("a page is damaged: {e}")))?;
+        let mut reader = rmp_serde::Deserializer::from_read_ref(bytes.as_slice());
+        // A row has no more levels; what is damaged may nest deeper than the stack is.
+        reader.set_max_depth(16);
+        let read = Vec::<ImageRow>::deserialize(&mut reader);
+        let read = read.map_err(|e| damaged(&format!("a page is damaged: {e}")))?;
         rows += read.len() as u64;
         page(read)?;
     }

@@ -14,6 +14,9 @@ const PLAIN: u8 = 1;
 /// Largest encoded record, in bytes.
 pub const MAX_RECORD: usize = 256 * 1024;
 
+/// Deepest nesting that is read; a record needs some ten levels.
+const MAX_DEPTH: usize = 64;
+
 /// A stored value. Objects are referred to by id; strings and symbols are values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
@@ -180,7 +183,10 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         match bytes.split_first() {
             Some((&(PLAIN..=FORMAT), rest)) => {
-                rmp_serde::from_slice(rest).map_err(|e| RecordError::Damaged(e.to_string()))
+                let mut reader = rmp_serde::Deserializer::from_read_ref(rest);
+                // What is damaged may nest deeper than the stack is.
+                reader.set_max_depth(MAX_DEPTH);
+                Self::deserialize(&mut reader).map_err(|e| RecordError::Damaged(e.to_string()))
             }
             Some((&format, _)) if format > FORMAT => Err(RecordError::Newer(format)),
             _ => Err(RecordError::Damaged("no format tag".to_owned())),

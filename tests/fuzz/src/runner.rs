@@ -4,9 +4,10 @@ use std::{
     collections::HashSet,
     fmt::Write as _,
     fs::{self, File},
+    io,
     os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -47,6 +48,17 @@ pub fn run(target: &'static Target, settings: Settings) -> Result<Report, String
     thread.join().unwrap_or_else(|_| Err("the runner itself panicked".to_owned()))
 }
 
+/// Inputs that once failed: `tests/fuzz/failures/TARGET/*`.
+fn failures(target: &Target) -> io::Result<Vec<Vec<u8>>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("failures").join(target.name);
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    paths.iter().map(fs::read).collect()
+}
+
 /// Where the input is written before it is fed: a stack that overflows ends the process.
 fn last_file(target: &Target) -> PathBuf {
     std::env::temp_dir().join(format!("batos-fuzz-{}-{}", target.name, std::process::id()))
@@ -54,7 +66,9 @@ fn last_file(target: &Target) -> PathBuf {
 
 fn feed_all(target: &Target, settings: Settings) -> Result<Report, String> {
     let mut dice = Dice::new(settings.seed);
-    let mut pool = (target.seeds)();
+    // What once failed, and what is right.
+    let mut pool = failures(target).map_err(|e| format!("failures of {}: {e}", target.name))?;
+    pool.extend((target.seeds)());
     let last = last_file(target);
     let file = File::create(&last).map_err(|e| format!("{}: {e}", last.display()))?;
     let mut report = Report { cases: 0, outcomes: 0, peak: 0 };

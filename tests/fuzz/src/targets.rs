@@ -184,7 +184,6 @@ fn records() -> Vec<Vec<u8>> {
 }
 
 fn record(input: &[u8]) -> String {
-    let _: Result<Value, _> = rmp_serde::from_slice(input);
     let read = match Record::decode(input) {
         Ok(read) => read,
         Err(error) => return kind(error),

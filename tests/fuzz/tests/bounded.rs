@@ -1,6 +1,6 @@
-//! Some seconds of damaged input for each target, and inputs that once failed.
+//! What once failed and some seconds of damaged input, for each target.
 
-use std::{fs, path::Path, time::Duration};
+use std::time::Duration;
 
 use batos_fuzz::{Settings, TARGETS, run};
 
@@ -17,18 +17,5 @@ fn damaged_input_is_refused_in_words_within_bounds() {
         let report = run(target, settings).unwrap_or_else(|failure| panic!("{}: {failure}", target.name));
         println!("{}: {report:?}", target.name);
         assert!(report.cases > 100 && report.outcomes > 3, "{}: {report:?}", target.name);
-    }
-}
-
-/// `tests/fuzz/failures/TARGET/*`.
-#[test]
-fn what_once_failed_is_read_now() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("failures");
-    for target in TARGETS {
-        let Ok(entries) = fs::read_dir(folder.join(target.name)) else { continue };
-        for entry in entries {
-            let input = fs::read(entry.unwrap().path()).unwrap();
-            (target.feed)(&input);
-        }
     }
 }
