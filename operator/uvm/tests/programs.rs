@@ -77,7 +77,7 @@ fn program(choices: &[(u16, [u8; 5])]) -> String {
         let mut next = || arguments.next().unwrap_or("nil");
         let message = match selector.contains(':') {
             true => selector.split_inclusive(':').map(|part| format!("{part} {} ", next())).collect::<String>(),
-            false if selector.starts_with(|c: char| c.is_alphabetic()) => selector.clone(),
+            false if selector.starts_with(|c: char| c.is_alphabetic() || c == '_') => selector.clone(),
             false => format!("{selector} {}", next()),
         };
         let variable = if operands[0] % 2 == 0 { "a" } else { "b" };
