@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A collection of more items than this is stored in buckets.
-pub const FLAT_ITEMS: usize = 1024;
+pub const FLAT_ITEMS: usize = 256;
 /// So is one whose items take more than this, in bytes.
 pub const FLAT_BYTES: usize = 64 * 1024;
 /// Most items of a leaf.
@@ -49,6 +49,7 @@ pub enum Content<V> {
     Elements(Vec<V>),
     Entries(Vec<Entry<V>>),
     /// Hashes with the places of their entries, sorted.
+    #[serde(with = "packed")]
     Places(Vec<(u64, u64)>),
 }
 
@@ -139,6 +140,55 @@ impl<V> Bucket<V> {
             Content::Places(places) => Content::Places(places.clone()),
         };
         Ok(Bucket { owner: self.owner, content })
+    }
+}
+
+/// Places as bytes: of each the difference of its hash from the one before, then the place, seven bits a byte from the
+/// lowest on, the last byte without the high bit. A new key changes a bucket of places wherever its hash lies, so these
+/// are most of what a turn with many new keys writes.
+mod packed {
+    use serde::{Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(places: &[(u64, u64)], to: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::with_capacity(places.len() * 8);
+        let mut last = 0;
+        for (hash, place) in places {
+            [hash.wrapping_sub(last), *place].into_iter().for_each(|number| put(number, &mut bytes));
+            last = *hash;
+        }
+        serde_bytes::serialize(&bytes, to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(u64, u64)>, D::Error> {
+        let bytes: Vec<u8> = serde_bytes::deserialize(from)?;
+        let (mut rest, mut last, mut places) = (bytes.as_slice(), 0_u64, Vec::new());
+        while !rest.is_empty() {
+            let mut number = || take(&mut rest).ok_or_else(|| D::Error::custom("places end within a number"));
+            last = last.wrapping_add(number()?);
+            places.push((last, number()?));
+        }
+        Ok(places)
+    }
+
+    fn put(mut number: u64, bytes: &mut Vec<u8>) {
+        while number > 0x7f {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+    }
+
+    fn take(bytes: &mut &[u8]) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = bytes.split_first()?;
+            *bytes = rest;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
     }
 }
 

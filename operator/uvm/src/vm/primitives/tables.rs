@@ -44,11 +44,16 @@ pub(super) const TABLE: &[Entry] = &[
     }),
     ("_TableCandidates:", |m, me, a| {
         let hash = hash(m, arg(a, 0))?;
-        let places = match table(m, me)? {
-            AnyTable::Small(table) => table.candidates(hash).collect(),
-            AnyTable::Big(table) => m.heap.big_candidates(table, hash)?,
+        let (places, probes): (Vec<usize>, _) = match table(m, me)? {
+            AnyTable::Small(table) => (table.candidates(hash).collect(), table.probes(hash)),
+            AnyTable::Big(table) => {
+                let places = m.heap.big_candidates(table, hash)?;
+                let probes = places.len();
+                (places, probes)
+            }
         };
-        search(m, me, hash)?;
+        // Keys may be chosen so that their hashes meet.
+        work(m, probes)?;
         m.heap.array(places.into_iter().map(|place| count(place + 1)).collect()).map(Flow::Value)
     }),
     ("_TableAdd:Value:Hash:", |m, me, a| {
@@ -207,40 +212,37 @@ fn hash(m: &Machine, value: Value) -> Result<u64> {
     integer(m, value).map(i64::cast_unsigned)
 }
 
-/// Pays for a search: keys may be chosen so that their hashes meet.
-fn search(m: &mut Machine, me: Value, hash: u64) -> Result<()> {
-    let probes = match table(m, me)? {
-        AnyTable::Small(table) => table.probes(hash),
-        AnyTable::Big(table) => m.heap.big_candidates(table, hash)?.len(),
-    };
-    work(m, probes)
-}
-
 fn find(m: &mut Machine, me: Value, key: Value, hash: u64) -> Result<Option<usize>> {
-    search(m, me, hash)?;
     let bytes = m.heap.text(key)?.map_or(0, str::len);
-    work(m, bytes)?;
-    match table(m, me)? {
+    let mut found = None;
+    let probes = match table(m, me)? {
         AnyTable::Small(table) => {
             for place in table.candidates(hash) {
                 if let Some(entry) = table.at(place)
                     && objects::equal(m, entry.key, key)?
                 {
-                    return Ok(Some(place));
+                    found = Some(place);
+                    break;
                 }
             }
+            table.probes(hash)
         }
         AnyTable::Big(table) => {
-            for place in m.heap.big_candidates(table, hash)? {
-                if let Some((_, found, _)) = m.heap.big_entry(table, place)?
-                    && objects::equal(m, found, key)?
+            let places = m.heap.big_candidates(table, hash)?;
+            for place in &places {
+                if let Some((_, known, _)) = m.heap.big_entry(table, *place)?
+                    && objects::equal(m, known, key)?
                 {
-                    return Ok(Some(place));
+                    found = Some(*place);
+                    break;
                 }
             }
+            places.len()
         }
-    }
-    Ok(None)
+    };
+    work(m, probes)?;
+    work(m, bytes)?;
+    Ok(found)
 }
 
 fn put(m: &mut Machine, me: Value, place: usize, value: Value) -> Result<Flow> {
