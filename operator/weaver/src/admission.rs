@@ -10,7 +10,7 @@
 //!   best that hindsight would do.
 //! - A request that has waited for [`Limits::patience`] claims a slot: an adapter in use there whose own requests are all
 //!   younger is given no more, and the slot is free as soon as what runs is done. So nobody waits longer than patience,
-//!   the longest running request and a load, times the claims before his for each slot.
+//!   the longest running request and a load, times the claims before his for each slot, while pods may load.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,41 +27,73 @@ pub struct Limits {
     pub loads_per_minute: u32,
     /// What one request more costs the others at a pod, to weigh against a load.
     pub busy: Millis,
+    /// What it costs to take a slot twice as large as the adapter needs; thrice, twice as much.
+    pub misfit: Millis,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { patience: 1_000, loads_per_minute: 240, busy: 40 }
+        Self { patience: 1_000, loads_per_minute: 240, busy: 10, misfit: 40 }
     }
 }
 
 /// What is known of an adapter: how much a pod loses without it, and what loading it takes.
 pub trait Knowledge {
-    /// Stall that having it ready saves, in milliseconds in a million seconds: its rate times its load.
-    fn worth(&self, adapter: AdapterId) -> u64;
+    /// Stall that having it ready saves, in milliseconds in a million seconds: its rate times what it takes to activate it
+    /// from host memory, or to load it from its files.
+    fn worth(&self, adapter: AdapterId, from: Origin) -> u64;
     /// Stall of loading it into a slot of the pod, in milliseconds.
     fn load(&self, adapter: AdapterId, pod: PodId) -> Millis;
-    /// Whether the pod's slots are large enough for it.
-    fn fits(&self, adapter: AdapterId, pod: PodId) -> bool;
+    /// None if the pod's slots are too small for it; else how many times over they could hold it, less one.
+    fn misfit(&self, adapter: AdapterId, pod: PodId) -> Option<u64>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Host,
+    Files,
 }
 
 /// What the caller has to do, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Unload `evict`, if any, load `adapter`, and tell [`Admission::loaded`].
-    Load { pod: PodId, adapter: AdapterId, evict: Option<AdapterId> },
+    /// Load `adapter`, and tell [`Admission::loaded`]. `leaves` is what loses its slot by that: with `unload` it has to be
+    /// unloaded before, else the engine drops it by itself, as the one used longest ago, and keeps it in host memory.
+    Load { pod: PodId, adapter: AdapterId, leaves: Option<AdapterId>, unload: bool },
     /// Send the request, and tell [`Admission::finished`].
     Admit { request: RequestId, pod: PodId },
 }
 
-/// Who takes the place of an adapter that leaves.
+/// What an engine does when it is told to unload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Eviction {
-    /// The one that is worth least: for engines that unload what they are told to (vLLM's Rust front end).
+pub enum Unloading {
+    /// Frees slot and host memory (vLLM's Rust front end).
     #[default]
-    Worth,
-    /// The engine picks the one used longest ago, and unloading frees nothing (vLLM's Python front end).
-    EngineLru,
+    Frees,
+    /// Forgets the name only (vLLM's Python front end): what leaves a slot is always the one used longest ago.
+    Forgets,
+}
+
+/// Which adapter leaves a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Leaves {
+    None,
+    /// The engine's own choice.
+    Oldest(AdapterId),
+    Unloaded(AdapterId),
+}
+
+impl Leaves {
+    fn adapter(self) -> Option<AdapterId> {
+        match self {
+            Self::None => None,
+            Self::Oldest(adapter) | Self::Unloaded(adapter) => Some(adapter),
+        }
+    }
+
+    fn decision(self, pod: PodId, adapter: AdapterId) -> Decision {
+        Decision::Load { pod, adapter, leaves: self.adapter(), unload: matches!(self, Self::Unloaded(_)) }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -86,6 +118,8 @@ struct Pod {
 }
 
 const LOAD: u64 = 60_000;
+/// What leaves is taken to be asked for again within a minute or so: a million seconds over this.
+const AGAIN: u64 = 16_000;
 
 impl Pod {
     /// Seats taken, one for each load under way included.
@@ -110,7 +144,7 @@ fn least<T: Ord>(best: Option<T>, other: T) -> Option<T> {
 #[derive(Debug, Clone)]
 pub struct Admission {
     limits: Limits,
-    eviction: Eviction,
+    unloading: Unloading,
     pods: BTreeMap<PodId, Pod>,
     waiting: BTreeMap<AdapterId, VecDeque<(Millis, RequestId)>>,
     /// The oldest request of each adapter that waits.
@@ -118,8 +152,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    pub fn new(limits: Limits, eviction: Eviction) -> Self {
-        Self { limits, eviction, pods: BTreeMap::new(), waiting: BTreeMap::new(), heads: BTreeSet::new() }
+    pub fn new(limits: Limits, unloading: Unloading) -> Self {
+        Self { limits, unloading, pods: BTreeMap::new(), waiting: BTreeMap::new(), heads: BTreeSet::new() }
     }
 
     /// A pod serves, with these adapters in its slots. One that was known already starts anew.
@@ -205,7 +239,7 @@ impl Admission {
             } else if let Some(decision) = self.load(arrived, adapter, now, known) {
                 decisions.push(decision);
             } else if !patient {
-                self.claim(arrived, adapter, known);
+                self.claim(arrived, adapter, now, known);
             }
         }
         decisions
@@ -262,67 +296,72 @@ impl Admission {
         }
         let mut best = None;
         for (id, pod) in &self.pods {
-            if !pod.has_seat() || pod.held.contains_key(&adapter) || !known.fits(adapter, *id) {
+            if !pod.has_seat() || pod.held.contains_key(&adapter) {
                 continue;
             }
+            let Some(misfit) = known.misfit(adapter, *id) else { continue };
             let claimed = pod.held.values().any(|slot| slot.claimed_by == Some(adapter));
-            if !claimed && self.credit(pod, now) < LOAD {
+            if self.credit(pod, now) < LOAD {
                 continue;
             }
-            let Some((loss, evict)) = self.room(pod, adapter, known) else { continue };
+            let Some((loss, leaves)) = self.room(pod, adapter, known) else { continue };
             let load = known.load(adapter, *id);
-            if holders > 0 && !claimed && now.saturating_sub(arrived) < load {
+            let taken = u64::from(pod.taken());
+            // The load's stall falls on all that runs there, and what leaves has to come back.
+            let price = load * (taken + 1) + loss / AGAIN;
+            if holders > 0 && !claimed && now.saturating_sub(arrived) < price {
                 continue;
             }
-            let taken = u64::from(pod.taken());
-            // Its stall falls on all that runs there. What leaves is likely to be asked for again within a minute.
-            let cost = load * (taken + 1) + self.limits.busy * taken + loss / 16_000;
-            best = least(best, (cost, *id, evict));
+            // A large slot is one less for those that need it.
+            let cost = price + self.limits.busy * taken + self.limits.misfit * misfit;
+            best = least(best, (cost, *id, leaves));
         }
-        let (_, id, evict) = best?;
-        let pod = self.pods.get_mut(&id)?;
-        let credit = Self::credit_of(self.limits, pod, now);
+        let (_, id, leaves) = best?;
+        self.fill(id, adapter, leaves, now);
+        self.unclaim(adapter);
+        Some(leaves.decision(id, adapter))
+    }
+
+    /// Puts an adapter into a slot, as the engine will.
+    fn fill(&mut self, id: PodId, adapter: AdapterId, leaves: Leaves, now: Millis) {
+        let Some(credit) = self.pods.get(&id).map(|pod| self.credit(pod, now)) else { return };
+        let Some(pod) = self.pods.get_mut(&id) else { return };
         (pod.credit, pod.credited) = (credit.saturating_sub(LOAD), now);
-        if let Some(evict) = evict {
-            pod.held.remove(&evict);
+        if let Some(gone) = leaves.adapter() {
+            pod.held.remove(&gone);
         }
         pod.held.insert(adapter, Slot { loading: true, used: now, ..Slot::default() });
-        self.unclaim(adapter);
-        Some(Decision::Load { pod: id, adapter, evict })
     }
 
+    /// Loads that a pod may do now, in 60000ths: a tenth of a minute's at most.
     fn credit(&self, pod: &Pod, now: Millis) -> u64 {
-        Self::credit_of(self.limits, pod, now)
-    }
-
-    fn credit_of(limits: Limits, pod: &Pod, now: Millis) -> u64 {
-        let rate = u64::from(limits.loads_per_minute);
+        let rate = u64::from(self.limits.loads_per_minute);
         let earned = now.saturating_sub(pod.credited).saturating_mul(rate);
         pod.credit.saturating_add(earned).min((rate * LOAD / 10).max(LOAD))
     }
 
-    /// A slot for the adapter: a free one, or that of the idle adapter which is worth least; and what is lost with it.
-    fn room(&self, pod: &Pod, adapter: AdapterId, known: &dyn Knowledge) -> Option<(u64, Option<AdapterId>)> {
+    /// A slot for the adapter, and what is lost with what leaves it: a free one; that of the adapter used longest ago, if
+    /// it may leave; or, where unloading frees, that of the idle one whose loss is least, its copy in host memory included.
+    fn room(&self, pod: &Pod, adapter: AdapterId, known: &dyn Knowledge) -> Option<(u64, Leaves)> {
         if pod.held.len() < pod.slots {
-            return Some((0, None));
+            return Some((0, Leaves::None));
         }
-        let idle = pod.held.iter().filter(|(_, slot)| {
-            let others = slot.claimed_by.is_some_and(|by| by != adapter);
-            slot.running == 0 && !slot.loading && !slot.pinned && !others
-        });
-        match self.eviction {
-            Eviction::Worth => idle
-                .map(|(held, slot)| (known.worth(*held), slot.used, *held))
-                .min()
-                .map(|(worth, _, held)| (worth, Some(held))),
-            Eviction::EngineLru => {
-                idle.min_by_key(|(held, slot)| (slot.used, **held)).map(|(held, _)| (known.worth(*held), Some(*held)))
-            }
-        }
+        let idle = || pod.held.iter().filter(|(_, slot)| slot.running == 0 && !slot.loading);
+        let may_leave = |slot: &Slot| !slot.pinned && slot.claimed_by.is_none_or(|by| by == adapter);
+        let oldest = idle().min_by_key(|(held, slot)| (slot.used, **held)).filter(|(_, slot)| may_leave(slot));
+        let oldest = oldest.map(|(held, _)| (known.worth(*held, Origin::Host), Leaves::Oldest(*held)));
+        let unloaded = match self.unloading {
+            Unloading::Forgets => None,
+            Unloading::Frees => idle()
+                .filter(|(_, slot)| may_leave(slot))
+                .map(|(held, _)| (known.worth(*held, Origin::Files), Leaves::Unloaded(*held)))
+                .min(),
+        };
+        oldest.into_iter().chain(unloaded).min()
     }
 
     /// Stops an adapter whose requests are all younger, so that its slot becomes free: the one with least to finish.
-    fn claim(&mut self, arrived: Millis, adapter: AdapterId, known: &dyn Knowledge) {
+    fn claim(&mut self, arrived: Millis, adapter: AdapterId, now: Millis, known: &dyn Knowledge) {
         if self.pods.values().flat_map(|pod| pod.held.values()).any(|slot| slot.claimed_by == Some(adapter)) {
             return;
         }
@@ -331,14 +370,18 @@ impl Admission {
             return;
         }
         let mut best = None;
-        for (id, pod) in self.pods.iter().filter(|(id, _)| known.fits(adapter, **id)) {
+        for (id, pod) in &self.pods {
+            // Without a load to do, its slot would only stand idle.
+            if known.misfit(adapter, *id).is_none() || self.credit(pod, now) < LOAD {
+                continue;
+            }
             for (held, slot) in &pod.held {
                 let younger = self.head(*held).is_none_or(|head| head > arrived);
                 if slot.pinned || slot.claimed_by.is_some() || !younger {
                     continue;
                 }
                 let running = slot.running + u32::from(slot.loading);
-                best = least(best, (running, known.worth(*held), *id, *held));
+                best = least(best, (running, known.worth(*held, Origin::Host), *id, *held));
             }
         }
         if let Some((_, _, id, held)) = best
@@ -370,20 +413,15 @@ impl Admission {
     pub fn preload(&mut self, pod: PodId, adapter: AdapterId, now: Millis, known: &dyn Knowledge) -> Option<Decision> {
         let state = self.pods.get(&pod)?;
         let spare = self.credit(state, now) >= 2 * LOAD && !state.held.values().any(|slot| slot.loading);
-        if !spare || state.held.contains_key(&adapter) || !known.fits(adapter, pod) || !state.has_seat() {
+        if !spare || state.held.contains_key(&adapter) || known.misfit(adapter, pod).is_none() || !state.has_seat() {
             return None;
         }
-        let (loss, evict) = self.room(state, adapter, known)?;
-        if evict.is_some() && loss.saturating_mul(2) >= known.worth(adapter) {
+        let (loss, leaves) = self.room(state, adapter, known)?;
+        let copies = 1 + self.pods.values().filter(|pod| pod.held.contains_key(&adapter)).count() as u64;
+        if leaves != Leaves::None && loss.saturating_mul(2) >= known.worth(adapter, Origin::Host) / copies {
             return None;
         }
-        let credit = self.credit(state, now);
-        let state = self.pods.get_mut(&pod)?;
-        (state.credit, state.credited) = (credit.saturating_sub(LOAD), now);
-        if let Some(evict) = evict {
-            state.held.remove(&evict);
-        }
-        state.held.insert(adapter, Slot { loading: true, used: now, ..Slot::default() });
-        Some(Decision::Load { pod, adapter, evict })
+        self.fill(pod, adapter, leaves, now);
+        Some(leaves.decision(pod, adapter))
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 #[cfg(test)]
-#[path = "tests_place.rs"]
 mod tests;
 
 /// A pod that takes adapters.

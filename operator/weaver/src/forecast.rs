@@ -56,7 +56,7 @@ impl Count {
     }
 }
 
-/// `value` halved once for each half-life in `time`; between, 2^-x by its series, off by less than 0.1 %.
+/// `value` halved once for each half-life in `time`; between, 2^-x by its series, off by less than 0.3 %.
 fn decay(value: u64, time: Millis, half_life: Millis) -> u64 {
     let half_life = half_life.max(1);
     let halvings = time / half_life;

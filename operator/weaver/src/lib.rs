@@ -16,7 +16,7 @@ mod safetensors;
 mod units;
 
 pub use adapter::{Accepts, Adapter, Refusal};
-pub use admission::{Admission, Decision, Eviction, Knowledge, Limits, RequestId};
+pub use admission::{Admission, Decision, Knowledge, Limits, Origin, RequestId, Unloading};
 pub use assign::{Action, Placement, Pod, place};
 pub use engine::{Change, Engine, RANKS};
 pub use engine_log::StartUp;
@@ -24,7 +24,7 @@ pub use error::{Error, Result};
 pub use forecast::{Forecast, Pace, Rate};
 pub use ledger::{BLOCK, Calibration, Fit, Ledger, Verdict, fit};
 pub use model_config::{Architecture, LONGEST_CONFIG, Linear, Model, Quantization};
-pub use placement::{Held, Move, Plan, PodState, Policy, Waits, Wanted, plan};
+pub use placement::{Demand, Held, Move, Plan, PodState, Policy, Waits, Wanted, classes, plan};
 pub use safetensors::{Dtype, Header, LONGEST_HEADER, Tensor};
 pub use units::{Bytes, GIB, KIB, MIB};
 

@@ -57,7 +57,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { per_copy: 4_000_000, advantage: 200, stay: 30_000, loads_per_pod: 1, loads: 4 }
+        Self { per_copy: 2_000_000, advantage: 200, stay: 30_000, loads_per_pod: 1, loads: 4 }
     }
 }
 
@@ -88,8 +88,8 @@ pub struct Plan {
     pub waiting: BTreeMap<AdapterId, Waits>,
 }
 
-/// Plans the next moves. The same state gives the same plan, in whatever order pods and adapters are told; once its moves
-/// are done and nothing else changed, the next plan has none, but for loads that this one had no room for.
+/// Plans the next moves. The same state gives the same plan, in whatever order pods and adapters are told. Done again and
+/// again on what does not change, it soon has no moves left.
 pub fn plan(pods: &[PodState], wanted: &[Wanted], policy: &Policy, now: Millis) -> Plan {
     let wanted: BTreeMap<AdapterId, &Wanted> = wanted.iter().map(|adapter| (adapter.id, adapter)).collect();
     let mut planner = Planner::new(pods, &wanted, policy, now);
@@ -117,6 +117,40 @@ pub fn plan(pods: &[PodState], wanted: &[Wanted], policy: &Policy, now: Millis) 
 /// What the copy saves, in milliseconds in a million seconds.
 fn value(adapter: &Wanted, copy: usize) -> u64 {
     adapter.rate.saturating_mul(adapter.load) / copy.max(1) as u64
+}
+
+/// A pool's load as it is known before any request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demand {
+    /// Adapters by rank.
+    pub adapters: BTreeMap<u64, usize>,
+    /// Adapters that are in use at once, on average, in hundredths.
+    pub in_use: u64,
+}
+
+/// The rank that each of `pods` should be made for, all with the same bytes for slots: `units` times rank 1, such as four
+/// slots of rank 64 are 256. Highest first; empty without pods or adapters.
+///
+/// Pods for the highest rank serve everybody, pods for the rank that three quarters of the adapters have at most hold many
+/// more. So pods become small one by one for as long as not every adapter has a slot; but half of them stay large, for a
+/// crowd may want a high rank, and so many that high ranks have slots for as many as are in use at once and three standard
+/// deviations (square-root staffing).
+pub fn classes(pods: usize, units: u64, demand: &Demand) -> Vec<u64> {
+    let all: usize = demand.adapters.values().sum();
+    let Some((&high, _)) = demand.adapters.last_key_value() else { return Vec::new() };
+    let mut below = 0;
+    let small = demand.adapters.iter().find_map(|(rank, count)| {
+        below += count;
+        (below * 4 >= all * 3).then_some(*rank)
+    });
+    let small = small.unwrap_or(high).max(1);
+    let (many, few) = ((units / small) as usize, ((units / high.max(1)) as usize).max(1));
+    let above = demand.in_use.saturating_mul((all - below) as u64) / all.max(1) as u64;
+    let staffed = above.saturating_add(3 * (above.saturating_mul(100)).isqrt()).div_ceil(100).div_ceil(few as u64);
+    let large = usize::try_from(staffed).unwrap_or(pods).max(pods.div_ceil(2)).min(pods);
+    let enough = |large: &usize| large * few + (pods - large) * many >= all;
+    let large = (large..=pods).rev().find(enough).unwrap_or(large);
+    (0..pods).map(|pod| if pod < large { high } else { small }).collect()
 }
 
 struct Planner<'a> {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::engine::{Costs, Engine, Kind};
+use crate::engine::{Costs, Engine, Kind, SEATS};
 use crate::flow::Flow;
 use crate::peers::{engines, least_busy, rendezvous};
 use crate::sim::{Policy, World};
@@ -56,9 +56,14 @@ impl Policy for Dynamo {
         let adapter = world.scenario.requests[request].adapter;
         self.arrivals.entry(adapter).or_default().push_back(world.now);
         let loaded = |pod: usize| world.pods[pod].gpu.contains(&adapter);
+        // Its filter leaves a replica that is not loaded no request as long as another is loaded. Where adapters are loaded
+        // on demand, as here and in its own simulation, a new replica would then never get its first, and crowds drown
+        // the old one. In production a `DynamoModel` is loaded on all pods beforehand, so the preference is taken here
+        // only while a loaded replica has a seat.
+        let ready = |pod: usize| loaded(pod) && world.pods[pod].outstanding() < SEATS;
         let pod = match self.table.get(&adapter) {
             None => least_busy(world, adapter, loaded).or_else(|| least_busy(world, adapter, |_| true)),
-            Some(Route { hosts, active: true }) => least_busy(world, adapter, |pod| hosts.contains(&pod) && loaded(pod))
+            Some(Route { hosts, active: true }) => least_busy(world, adapter, |pod| hosts.contains(&pod) && ready(pod))
                 .or_else(|| least_busy(world, adapter, |pod| hosts.contains(&pod))),
             Some(Route { hosts, .. }) => hosts.first().copied(),
         };
@@ -163,8 +168,11 @@ impl Dynamo {
             wanted.insert(*adapter, 1);
             self.scaled_down.remove(adapter);
         }
-        let changed: BTreeSet<u32> =
-            wanted.iter().filter(|(adapter, n)| self.asked.get(adapter) != Some(n)).map(|(adapter, _)| *adapter).collect();
+        let changed: BTreeSet<u32> = wanted
+            .iter()
+            .filter(|(adapter, n)| self.asked.get(adapter) != Some(n))
+            .map(|(adapter, _)| *adapter)
+            .collect();
         let (mut placed, over) = self.solve(world, &wanted, &changed);
         let all: BTreeSet<u32> = wanted.keys().copied().collect();
         let total: usize = wanted.values().sum();
@@ -185,7 +193,12 @@ impl Dynamo {
         self.pin(world, &unplaced, |adapter| replicas.contains_key(&adapter));
     }
 
-    fn solve(&self, world: &World, wanted: &BTreeMap<u32, usize>, solved: &BTreeSet<u32>) -> (BTreeMap<u32, Hosts>, usize) {
+    fn solve(
+        &self,
+        world: &World,
+        wanted: &BTreeMap<u32, usize>,
+        solved: &BTreeSet<u32>,
+    ) -> (BTreeMap<u32, Hosts>, usize) {
         let pods = world.pods.len();
         let mut placed: BTreeMap<u32, Hosts> = BTreeMap::new();
         let mut used = vec![0usize; pods];
@@ -198,7 +211,9 @@ impl Dynamo {
         }
         let open: Vec<(u32, usize)> = wanted
             .iter()
-            .map(|(adapter, replicas)| (*adapter, replicas.saturating_sub(placed.get(adapter).map_or(0, BTreeSet::len))))
+            .map(|(adapter, replicas)| {
+                (*adapter, replicas.saturating_sub(placed.get(adapter).map_or(0, BTreeSet::len)))
+            })
             .filter(|(_, missing)| *missing > 0)
             .collect();
         let demand: usize = open.iter().map(|(_, missing)| missing).sum();

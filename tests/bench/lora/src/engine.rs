@@ -60,6 +60,12 @@ impl Costs {
         }
     }
 
+    /// Seconds that a request of the scenarios' mean length takes in a half full batch.
+    pub fn service(&self) -> f64 {
+        let step = self.step + self.sequence * SEATS as u64 / 2 + self.rank * 16;
+        (272 * self.token + 72 * step) as f64 / 1e6
+    }
+
     pub fn activating(&self, rank: u64) -> u64 {
         self.activate + rank * self.unit / self.pcie
     }
@@ -98,7 +104,7 @@ pub struct Job {
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     pub adapter: u32,
-    pub evict: Option<u32>,
+    pub unload: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -114,9 +120,7 @@ pub struct Step {
 pub struct Counts {
     pub activations: u64,
     pub reads: u64,
-    pub hits: u64,
     pub started: u64,
-    pub stalled: u64,
 }
 
 pub struct Engine {
@@ -186,10 +190,10 @@ impl Engine {
 
     fn vllm_step(&mut self, ranks: &[u64], costs: &Costs) -> Step {
         let mut step = Step::default();
-        while let Some(Load { adapter, evict }) = self.loads.pop_front() {
-            if let Some(evict) = evict {
-                self.gpu.retain(|held| *held != evict);
-                self.host.retain(|held| *held != evict);
+        while let Some(Load { adapter, unload }) = self.loads.pop_front() {
+            if let Some(gone) = unload {
+                self.gpu.retain(|held| *held != gone);
+                self.host.retain(|held| *held != gone);
             }
             step.takes += self.activate(adapter, ranks, costs);
             step.loaded.push(adapter);
@@ -209,14 +213,11 @@ impl Engine {
             let Some(job) = self.waiting.remove(at) else { break };
             tokens = tokens.saturating_sub(job.prompt);
             self.counts.started += 1;
-            self.counts.hits += u64::from(self.gpu.contains(&adapter));
             self.uses[adapter as usize] += 1;
             self.running.push(job);
         }
         for adapter in batch {
-            let stall = self.activate(adapter, ranks, costs);
-            self.counts.stalled += stall;
-            step.takes += stall;
+            step.takes += self.activate(adapter, ranks, costs);
         }
         self.forward(BATCHED, ranks, costs, &mut step);
         step
@@ -295,8 +296,8 @@ impl Engine {
                 for adapter in self.batch() {
                     if !self.gpu.contains(&adapter) {
                         self.counts.activations += 1;
-                        let stall = if self.ahead.contains(&adapter) { 0 } else { costs.activating(ranks[adapter as usize]) };
-                        self.counts.stalled += stall;
+                        let stall =
+                            if self.ahead.contains(&adapter) { 0 } else { costs.activating(ranks[adapter as usize]) };
                         step.takes += stall;
                         self.gpu.push(adapter);
                     }
@@ -337,7 +338,6 @@ impl Engine {
             }
             let Some(job) = self.waiting.pop_front() else { break };
             self.counts.started += 1;
-            self.counts.hits += u64::from(self.gpu.contains(&adapter) || self.ahead.contains(&adapter));
             self.running.push(job);
             admitted += 1;
         }

@@ -1,5 +1,13 @@
 //! How the weaver's admission and placement do beside other policies, in a simulation of vLLM's engine: `hack/bench lora`.
-//! BATOS_BENCH_SECONDS sets the simulated time of a cell; arguments choose cells whose names contain them.
+//! Arguments choose cells whose names contain them; BATOS_BENCH_SECONDS sets the simulated time of a cell (600),
+//! BATOS_BENCH_SEED the traffic (42). The constants were tuned with
+//! seeds 7 and 42; peers have the defaults of their sources.
+//!
+//! All policies get the same requests on pods with the same bytes for slots, and pay the same for steps, reads and copies.
+//! Three differ in what they may do with them: `s-lora` has its own engine, whose slots are as large as each adapter needs;
+//! `lfu` an engine that evicts by frequency, which vLLM cannot; `batos` makes half of the pods, where slots are short, for
+//! the ranks that most adapters have. `batos even` leaves all pods as the peers have them, so that it shows admission and
+//! placement alone; `batos python` does that on the front end that unloads nothing.
 
 mod dynamo;
 mod engine;
@@ -9,7 +17,7 @@ mod peers;
 mod sim;
 mod workload;
 
-use batos_weaver::Eviction;
+use batos_weaver::Unloading;
 
 use crate::dynamo::Dynamo;
 use crate::engine::{Costs, Kind};
@@ -27,22 +35,22 @@ fn policies() -> Vec<Box<dyn Policy>> {
         Box::new(Peer { name: "s-lora", kind: Kind::Slora, route: Route::BoundedHash }),
         Box::new(Dynamo::new(false)),
         Box::new(Dynamo::new(true)),
-        Box::new(Ours::new("batos", Eviction::EngineLru, false)),
-        Box::new(Ours::new("batos unload", Eviction::Worth, false)),
-        Box::new(Ours::new("batos classes", Eviction::EngineLru, true)),
+        Box::new(Ours::new("batos", Unloading::Frees, true)),
+        Box::new(Ours::new("batos even", Unloading::Frees, false)),
+        Box::new(Ours::new("batos python", Unloading::Forgets, false)),
     ]
 }
 
-fn cells(seconds: u64) -> Vec<Scenario> {
+fn cells(seconds: u64, seed: u64) -> Vec<Scenario> {
     let mut cells = Vec::new();
     for slots in [2, 4, 8] {
         for adapters in [32, 100, 500] {
             for skew in [0.8, 1.0, 1.2] {
-                let spec = Spec { adapters, skew, slots, shape: Shape::Steady, rate: 12.0, seconds, seed: 42 };
+                let spec = Spec { adapters, skew, slots, shape: Shape::Steady, rate: 12.0, seconds, seed };
                 cells.push(scenario(format!("N={adapters} s={skew} slots={slots}"), &spec));
             }
         }
-        let spec = Spec { adapters: 100, skew: 1.0, slots, shape: Shape::Drift, rate: 12.0, seconds, seed: 42 };
+        let spec = Spec { adapters: 100, skew: 1.0, slots, shape: Shape::Drift, rate: 12.0, seconds, seed };
         cells.push(scenario(format!("drift slots={slots}"), &spec));
     }
     // Dynamo's own bench: 8 pods, 4 slots, 100 adapters, Zipf 1.0, 200 ticks of 3 s; loads in requests a tick.
@@ -52,25 +60,41 @@ fn cells(seconds: u64) -> Vec<Scenario> {
         ("dynamo spike", Shape::Flash, 25.0),
         ("dynamo mmpp", Shape::Mmpp, 70.0),
     ] {
-        let spec = Spec { adapters: 100, skew: 1.0, slots: 4, shape, rate: load / TICK as f64, seconds, seed: 42 };
+        let spec = Spec { adapters: 100, skew: 1.0, slots: 4, shape, rate: load / TICK as f64, seconds, seed };
         cells.push(scenario(name.to_owned(), &spec));
     }
     cells
 }
 
 fn main() {
-    let seconds = std::env::var("BATOS_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200 * TICK);
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seconds = number("BATOS_BENCH_SECONDS").unwrap_or(200 * TICK);
+    let seed = number("BATOS_BENCH_SEED").unwrap_or(42);
     let names: Vec<String> = std::env::args().skip(1).collect();
     let costs = Costs::assumed();
     let mut summary = Vec::new();
-    for scenario in cells(seconds) {
+    for scenario in cells(seconds, seed) {
         if !names.is_empty() && !names.iter().any(|name| scenario.name.contains(name.as_str())) {
             continue;
         }
-        println!("\n{}  ({} requests in {seconds} s on {} pods)", scenario.name, scenario.requests.len(), scenario.pods);
+        println!(
+            "\n{}  ({} requests in {seconds} s on {} pods)",
+            scenario.name,
+            scenario.requests.len(),
+            scenario.pods
+        );
         println!(
             "  {:<14} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}",
-            "policy", "hits %", "loads/1k", "reads/1k", "p50 ms", "p99 ms", "worst ms", "starved‰", "waste GiB", "answers/s"
+            "policy",
+            "hits %",
+            "loads/1k",
+            "reads/1k",
+            "p50 ms",
+            "p99 ms",
+            "worst ms",
+            "starved‰",
+            "waste GiB",
+            "answers/s"
         );
         let scores: Vec<Score> =
             policies().iter_mut().map(|policy| run(&scenario, &costs, policy.as_mut())).inspect(print).collect();
@@ -97,30 +121,44 @@ fn print(score: &Score) {
 
 /// Each cell against the best of all peers: ahead, level within 5 %, or behind.
 fn verdict(summary: &[(String, Vec<Score>)]) {
-    println!("\nbatos against the best peer of each cell (less is better):");
-    println!("  {:<28} {:>10} {:>22} {:>10} {:>22}", "cell", "p99 ms", "best peer", "loads/1k", "best peer");
-    let mut counts = [[0; 3]; 2];
-    for (cell, scores) in summary {
-        let Some(ours) = scores.iter().find(|score| score.policy == "batos") else { continue };
-        let peers = || scores.iter().filter(|score| !score.policy.starts_with("batos"));
-        let by = |of: fn(&Score) -> f64| peers().min_by(|a, b| of(a).total_cmp(&of(b)));
-        let (Some(quick), Some(calm)) = (by(|score| score.p99 as f64), by(|score| score.loads)) else { continue };
-        let mut marks = Vec::new();
-        for (at, (ours, best)) in [(ours.p99 as f64, quick.p99 as f64), (ours.loads, calm.loads)].into_iter().enumerate() {
-            let mark = if ours <= best { 0 } else if ours <= best * 1.05 + 0.05 { 1 } else { 2 };
-            counts[at][mark] += 1;
-            marks.push(["", "=", "BEHIND"][mark]);
-        }
-        let named = |value: String, score: &Score, mark: &str| format!("{value} {} {mark}", score.policy);
+    for name in ["batos", "batos even"] {
+        println!("\n{name} against the best peer of each cell (less is better):");
         println!(
-            "  {cell:<28} {:>10} {:>22} {:>10.1} {:>22}",
-            ours.p99 / 1000,
-            named((quick.p99 / 1000).to_string(), quick, marks[0]),
-            ours.loads,
-            named(format!("{:.1}", calm.loads), calm, marks[1])
+            "  {:<28} {:>8} {:>20} {:>9}  {:>8} {:>20}",
+            "cell", "p99 ms", "best peer", "", "loads/1k", "best peer"
         );
-    }
-    for (what, [ahead, level, behind]) in ["p99", "loads"].iter().zip(counts) {
-        println!("{what}: ahead of every peer in {ahead} cells, within 5 % of the best in {level}, behind it in {behind}");
+        let mut counts = [[0; 3]; 2];
+        let mut ratios = [0.0; 2];
+        for (cell, scores) in summary {
+            let Some(ours) = scores.iter().find(|score| score.policy == name) else { continue };
+            let peers = || scores.iter().filter(|score| !score.policy.starts_with("batos"));
+            let by = |of: fn(&Score) -> f64| peers().min_by(|a, b| of(a).total_cmp(&of(b)));
+            let (Some(quick), Some(calm)) = (by(|score| score.p99 as f64), by(|score| score.loads)) else { continue };
+            let pairs = [(ours.p99 as f64, quick.p99 as f64), (ours.loads, calm.loads)];
+            let marks = [0, 1].map(|at| {
+                let (ours, best) = pairs[at];
+                // Half a load in a thousand requests, or half a millisecond, more or less is chance.
+                let mark = if ours <= best { 0 } else { 1 + usize::from(ours > best * 1.05 + [500.0, 0.5][at]) };
+                counts[at][mark] += 1;
+                ratios[at] += (ours.max(1.0) / best.max(1.0)).ln();
+                ["", "level", "BEHIND"][mark]
+            });
+            println!(
+                "  {cell:<28} {:>8} {:>20} {:>9}  {:>8.1} {:>20} {}",
+                ours.p99 / 1000,
+                format!("{} {}", quick.policy, quick.p99 / 1000),
+                marks[0],
+                ours.loads,
+                format!("{} {:.1}", calm.policy, calm.loads),
+                marks[1]
+            );
+        }
+        for (what, ([ahead, level, behind], ratio)) in ["p99", "loads"].iter().zip(counts.iter().zip(ratios)) {
+            println!(
+                "  {what}: ahead of every peer in {ahead} cells, within 5 % of the best in {level}, behind it in {behind}; \
+                 {:.2} times the best peer's on the geometric mean",
+                (ratio / summary.len().max(1) as f64).exp()
+            );
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use batos_weaver::{
-    Admission, Decision, Eviction, Forecast, Held, Knowledge, Limits, Move, Pace, PodState, Policy as Placement, Wanted, plan,
+    Admission, Decision, Demand, Forecast, Held, Knowledge, Limits, Move, Origin, Pace, PodState, Policy as Placement,
+    Unloading, Wanted, classes, plan,
 };
 
 use crate::engine::{Costs, Engine, Kind, Load, SEATS};
@@ -11,24 +12,22 @@ use crate::sim::{Policy, World};
 use crate::workload::Scenario;
 
 pub struct Ours {
-    pub name: &'static str,
-    pub eviction: Eviction,
-    pub limits: Limits,
-    pub preload: bool,
-    /// Pods of three sizes of slots, in the same bytes.
-    pub classes: bool,
+    name: &'static str,
+    unloading: Unloading,
+    limits: Limits,
+    /// Pods of two sizes of slots, in the same bytes.
+    classes: bool,
     admission: Option<Admission>,
     forecast: Forecast,
     since: BTreeMap<(usize, u32), u64>,
 }
 
 impl Ours {
-    pub fn new(name: &'static str, eviction: Eviction, classes: bool) -> Self {
+    pub fn new(name: &'static str, unloading: Unloading, classes: bool) -> Self {
         Self {
             name,
-            eviction,
+            unloading,
             limits: Limits::default(),
-            preload: true,
             classes,
             admission: None,
             forecast: Forecast::new(Pace::default(), 0),
@@ -36,14 +35,22 @@ impl Ours {
         }
     }
 
-    /// Slots and ranks of the pods: of eight, five for ranks up to 16, two up to 32, one up to 64.
+    /// Slots and ranks of the pods. The split is by what is known before any request: the adapters' ranks, and the load
+    /// that the pool is made for, as if all adapters had their share of it.
     fn sizes(&self, scenario: &Scenario, costs: &Costs) -> Vec<(usize, u64)> {
-        let size = |pod: usize| match (self.classes, pod * 8 / scenario.pods) {
-            (true, 0..5) => (scenario.slots * 4, 16),
-            (true, 5..7) => (scenario.slots * 2, 32),
-            _ => (scenario.slots, costs.max_rank),
-        };
-        (0..scenario.pods).map(size).collect()
+        if !self.classes {
+            return vec![(scenario.slots, costs.max_rank); scenario.pods];
+        }
+        let in_use = (scenario.rate * costs.service() * 100.0) as u64;
+        let mut adapters: BTreeMap<u64, usize> = BTreeMap::new();
+        for rank in &scenario.ranks {
+            *adapters.entry(*rank).or_default() += 1;
+        }
+        let units = scenario.slots as u64 * costs.max_rank;
+        classes(scenario.pods, units, &Demand { adapters, in_use })
+            .into_iter()
+            .map(|rank| ((units / rank) as usize, rank))
+            .collect()
     }
 }
 
@@ -55,25 +62,28 @@ struct Known<'a, 'b> {
 }
 
 impl Known<'_, '_> {
-    fn stall(&self, adapter: u32, pod: Option<usize>) -> u64 {
+    /// Milliseconds.
+    fn stall(&self, adapter: u32, read: bool) -> u64 {
         let rank = self.world.scenario.ranks[adapter as usize];
         let costs = self.world.costs;
-        let read = pod.is_some_and(|pod| !self.world.pods[pod].host.contains(&adapter));
         (costs.activating(rank) + if read { costs.reading(rank) } else { 0 }) / 1000
     }
 }
 
 impl Knowledge for Known<'_, '_> {
-    fn worth(&self, adapter: u32) -> u64 {
-        self.forecast.rate(adapter, self.now).saturating_mul(self.stall(adapter, None))
+    fn worth(&self, adapter: u32, from: Origin) -> u64 {
+        let stall = self.stall(adapter, from == Origin::Files);
+        self.forecast.rate(adapter, self.now).saturating_mul(stall)
     }
 
     fn load(&self, adapter: u32, pod: u32) -> u64 {
-        self.stall(adapter, Some(pod as usize))
+        self.stall(adapter, !self.world.pods[pod as usize].host.contains(&adapter))
     }
 
-    fn fits(&self, adapter: u32, pod: u32) -> bool {
-        self.world.scenario.ranks[adapter as usize] <= self.world.pods[pod as usize].max_rank
+    fn misfit(&self, adapter: u32, pod: u32) -> Option<u64> {
+        let (slot, rank) = (self.world.pods[pod as usize].max_rank, self.world.scenario.ranks[adapter as usize]);
+        // Ranks up to 16 are one class.
+        (slot >= rank).then(|| slot / rank.max(16) - 1)
     }
 }
 
@@ -92,7 +102,7 @@ impl Policy for Ours {
         let now = world.now / 1000;
         let admission = self.admission.get_or_insert_with(|| {
             self.forecast = Forecast::new(Pace { day: world.scenario.day * 1000, ..Pace::default() }, 0);
-            let mut admission = Admission::new(self.limits, self.eviction);
+            let mut admission = Admission::new(self.limits, self.unloading);
             for (id, pod) in world.pods.iter().enumerate() {
                 admission.pod_up(id as u32, pod.slots, SEATS as u32, &BTreeSet::new(), now);
             }
@@ -124,7 +134,7 @@ impl Policy for Ours {
 
     fn tick(&mut self, world: &mut World) {
         let now = world.now / 1000;
-        let Some(admission) = self.admission.as_mut().filter(|_| self.preload) else { return };
+        let Some(admission) = &mut self.admission else { return };
         let known = Known { world, forecast: &self.forecast, now };
         let pods: Vec<PodState> = (0..world.pods.len())
             .map(|id| PodState {
@@ -146,7 +156,7 @@ impl Policy for Ours {
                 id,
                 rank: world.scenario.ranks[id as usize],
                 rate: self.forecast.ahead(id, now, 10_000),
-                load: known.stall(id, None),
+                load: known.stall(id, false),
                 least: 0,
             })
             .filter(|wanted| wanted.rate > 0)
@@ -166,10 +176,9 @@ impl Ours {
     fn carry_out(&mut self, world: &mut World, decision: Decision) {
         match decision {
             Decision::Admit { request, pod } => world.send(request as usize, pod as usize),
-            Decision::Load { pod, adapter, evict } => {
+            Decision::Load { pod, adapter, leaves, unload } => {
                 self.since.insert((pod as usize, adapter), world.now / 1000);
-                let evict = evict.filter(|_| self.eviction == Eviction::Worth);
-                world.load(pod as usize, Load { adapter, evict });
+                world.load(pod as usize, Load { adapter, unload: leaves.filter(|_| unload) });
             }
         }
     }

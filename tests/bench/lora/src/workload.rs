@@ -46,6 +46,8 @@ pub struct Scenario {
     /// Rank by adapter.
     pub ranks: Vec<u64>,
     pub requests: Vec<Request>,
+    /// Requests a second, at the peak without crowds.
+    pub rate: f64,
     /// Seconds; the first tenth is not counted.
     pub seconds: u64,
     /// Seconds of a day, where the load has one.
@@ -151,7 +153,7 @@ pub fn scenario(name: String, spec: &Spec) -> Scenario {
         requests.push(Request { at: (now * 1e6) as u64, adapter: order[place], prompt, output });
     }
     let day = if spec.shape == Shape::Diurnal { spec.seconds / 2 } else { 24 * 3600 };
-    Scenario { name, pods: 8, slots: spec.slots, ranks, requests, seconds: spec.seconds, day }
+    Scenario { name, pods: 8, slots: spec.slots, ranks, requests, rate: spec.rate, seconds: spec.seconds, day }
 }
 
 fn rank(share: f64) -> u64 {
