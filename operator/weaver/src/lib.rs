@@ -1,71 +1,36 @@
-//! Which LoRA adapters are on which pod. Numbers and names only: whoever calls knows engines and Kubernetes.
+//! Which LoRA adapters fit on GPU pods, and which are on which. Numbers and names only: whoever calls knows engines and
+//! Kubernetes, tells the time, and reads what it is told to read.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod adapter;
+mod admission;
+mod assign;
+mod engine;
+mod engine_log;
+mod error;
+mod files;
+mod forecast;
+mod ledger;
+mod model_config;
+mod placement;
+mod safetensors;
+mod units;
 
-#[cfg(test)]
-mod tests;
+pub use adapter::{Accepts, Adapter, Refusal};
+pub use admission::{Admission, Decision, Knowledge, Limits, Origin, RequestId, Unloading};
+pub use assign::{Action, Placement, Pod, place};
+pub use engine::{Change, Engine, RANKS};
+pub use engine_log::StartUp;
+pub use error::{Error, Result};
+pub use forecast::{Forecast, Pace, Rate};
+pub use ledger::{BLOCK, Calibration, Fit, Ledger, Verdict, fit};
+pub use model_config::{Architecture, LONGEST_CONFIG, Linear, Model, Quantization};
+pub use placement::{Demand, Held, Move, Plan, PodState, Policy, Waits, Wanted, classes, plan};
+pub use safetensors::{Dtype, Header, LONGEST_HEADER, Tensor};
+pub use units::{Bytes, GIB, KIB, MIB};
 
-/// A pod that takes adapters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pod {
-    pub name: String,
-    /// Adapters that fit at once.
-    pub slots: usize,
-    /// Adapters that it has now.
-    pub holds: BTreeSet<String>,
-}
-
-/// One step at one pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    Load { pod: String, adapter: String },
-    Unload { pod: String, adapter: String },
-}
-
-/// Where adapters belong, and how to get there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Placement {
-    /// In this order no pod ever has more than its slots, unless it had already.
-    pub actions: Vec<Action>,
-    /// The pod of each adapter.
-    pub homes: BTreeMap<String, String>,
-    /// Adapters for which no slot is free.
-    pub waiting: BTreeSet<String>,
-}
-
-/// Gives each wanted adapter one pod. What is placed stays where it is; a new one goes to the pod with the most free
-/// slots. The same pods and adapters give the same placement, in whatever order they are told.
-pub fn place(pods: &[Pod], wanted: &BTreeSet<String>) -> Placement {
-    let pods: BTreeMap<&str, &Pod> = pods.iter().map(|pod| (pod.name.as_str(), pod)).collect();
-    let mut placement = Placement::default();
-    let mut free: BTreeMap<&str, usize> = BTreeMap::new();
-    for (name, pod) in &pods {
-        let mut left = pod.slots;
-        for adapter in &pod.holds {
-            if wanted.contains(adapter) && !placement.homes.contains_key(adapter) && left > 0 {
-                left -= 1;
-                placement.homes.insert(adapter.clone(), (*name).to_owned());
-            } else {
-                placement.actions.push(Action::Unload { pod: (*name).to_owned(), adapter: adapter.clone() });
-            }
-        }
-        free.insert(*name, left);
-    }
-    for adapter in wanted {
-        if placement.homes.contains_key(adapter) {
-            continue;
-        }
-        // `rev`: of equals, `max_by_key` takes the last, which is then the first by name.
-        match free.iter_mut().rev().filter(|(_, left)| **left > 0).max_by_key(|(_, left)| **left) {
-            Some((name, left)) => {
-                *left -= 1;
-                placement.homes.insert(adapter.clone(), (*name).to_owned());
-                placement.actions.push(Action::Load { pod: (*name).to_owned(), adapter: adapter.clone() });
-            }
-            None => {
-                placement.waiting.insert(adapter.clone());
-            }
-        }
-    }
-    placement
-}
+/// A number that the caller gives a pod.
+pub type PodId = u32;
+/// A number that the caller gives an adapter's version.
+pub type AdapterId = u32;
+/// Milliseconds since 1970.
+pub type Millis = u64;
