@@ -56,7 +56,7 @@ impl Worker {
         if let Some(address) = probe {
             helpers.push(tokio::spawn(async move {
                 let connected = move || bus.is_connected().then_some(()).ok_or("not connected to NATS");
-                if let Err(error) = health::serve(address, connected).await {
+                if let Err(error) = health::serve(address, connected, String::new).await {
                     tracing::error!(%address, %error, "no probe is served");
                 }
             }));

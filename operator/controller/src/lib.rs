@@ -11,14 +11,16 @@ mod condition;
 mod context;
 mod error;
 mod facet;
+mod leader;
 mod meta;
+mod metrics;
 mod model_pool;
 mod prototype;
 mod run;
-mod term;
 mod universe;
 mod workload;
 
 pub use context::Settings;
 pub use error::Error;
+pub use metrics::METRICS;
 pub use run::run;

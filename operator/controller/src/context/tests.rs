@@ -21,7 +21,11 @@ fn context() -> (Context, Server) {
         default_store: None,
         volume_size: String::new(),
         namespace: None,
+        drift_check: std::time::Duration::from_secs(600),
+        network_policies: true,
         own_namespace: String::new(),
+        own_name: String::new(),
+        lease: std::time::Duration::from_secs(15),
     };
     let stores = Stores {
         universes: reflector::store().0,
@@ -34,7 +38,10 @@ fn context() -> (Context, Server) {
     };
     // One of two tests at once is told that there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    (Context::new(Client::new(service, "default"), settings, stores, 1, Engine::new().unwrap()), server)
+    (
+        Context::new(Client::new(service, "default"), settings, stores, Leadership::of_term(1), Engine::new().unwrap()),
+        server,
+    )
 }
 
 fn object() -> ObjectMeta {
