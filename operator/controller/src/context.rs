@@ -1,7 +1,8 @@
 //! The one place that talks to the API server. Every call has a time-out.
 
-use std::{collections::HashMap, fmt::Debug, future::Future, time::Duration};
+use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
 
+use batos_covenant::{Command, Reply, Subject};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 
 use crate::{
     backoff::Backoff,
+    bus::Ask,
     condition::{self, Outlook, READY, Verdict},
     error::Error,
     leader::Leadership,
@@ -96,7 +98,7 @@ pub struct Context {
     pub backoff: Backoff,
     pub drift: Rounds,
     recorder: Recorder,
-    buses: tokio::sync::Mutex<HashMap<String, (Option<String>, batos_bus::Client)>>,
+    bus: Arc<dyn Ask>,
 }
 
 /// Runs one call with its time-out.
@@ -131,7 +133,7 @@ pub fn lookup<K: Resource<DynamicType = ()> + Clone + 'static>(
 }
 
 impl Context {
-    pub fn new(client: Client, settings: Settings, stores: Stores, leadership: Leadership, engine: Engine) -> Self {
+    pub fn new(client: Client, settings: Settings, stores: Stores, leadership: Leadership, engine: Engine, bus: Arc<dyn Ask>) -> Self {
         let reporter = Reporter { controller: meta::MANAGER.to_owned(), instance: Some(settings.own_name.clone()) };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
@@ -142,29 +144,26 @@ impl Context {
             leadership,
             engine,
             backoff: Backoff::default(),
-            buses: tokio::sync::Mutex::default(),
+            bus,
         }
     }
 
-    /// The connection to a universe's NATS server, made once for each password. `namespace` has the Secret.
-    pub async fn bus(&self, namespace: &str, reach: &Reach) -> Result<batos_bus::Client, String> {
-        let password = match &reach.credentials {
-            Some(secret) => Some(self.password(namespace, secret).await?),
-            None => None,
-        };
-        if let Some((known, bus)) = self.buses.lock().await.get(&reach.url)
-            && *known == password
-        {
-            return Ok(bus.clone());
-        }
-        let url = match &password {
-            Some(password) => logged_in(&reach.url, ARCHITECT, password),
+    /// Asks a universe; only a leader does. `namespace` has the Secret with the password.
+    pub async fn ask(
+        &self,
+        namespace: &str,
+        reach: &Reach,
+        subject: &Subject,
+        command: &Command,
+    ) -> Result<Reply, String> {
+        let url = match &reach.credentials {
+            Some(secret) => logged_in(&reach.url, ARCHITECT, &self.password(namespace, secret).await?),
             None => reach.url.clone(),
         };
-        // Not under the lock: a server that does not answer holds up nobody else.
-        let bus = batos_bus::Client::connect(&url).await.map_err(|error| error.to_string())?;
-        self.buses.lock().await.insert(reach.url.clone(), (password, bus.clone()));
-        Ok(bus)
+        match self.leadership.lasts() {
+            true => self.bus.ask(&url, subject, command).await,
+            false => Err(Error::Deposed.to_string()),
+        }
     }
 
     /// The operator's password on the bus. What is told of a failure holds nothing of the Secret.

@@ -7,6 +7,7 @@
 //! owner, and only a Facet, which owns something outside Kubernetes, has a finalizer.
 
 mod backoff;
+mod bus;
 mod condition;
 mod context;
 mod error;
@@ -24,3 +25,6 @@ pub use context::Settings;
 pub use error::Error;
 pub use metrics::METRICS;
 pub use run::run;
+
+#[cfg(test)]
+mod faults;

@@ -23,9 +23,13 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::JoinSet,
+};
 
 use crate::{
+    bus::{Ask, Nats},
     context::{Context, Guarded, Settings, Stores, readable},
     error::Error,
     facet,
@@ -58,6 +62,17 @@ pub async fn run(
     let none = |error: &dyn std::error::Error| Error::Start(format!("no API server: {error}"));
     let config = Config::infer().await.map_err(|error| none(&error))?;
     let client = ClientBuilder::try_from(config).map_err(|error| none(&error))?.with_layer(&Counting).build();
+    operate(client, Arc::new(Nats::default()), settings, ready, stop).await
+}
+
+/// `run` on a given API server and bus.
+pub(crate) async fn operate(
+    client: Client,
+    bus: Arc<dyn Ask>,
+    settings: Settings,
+    ready: Arc<AtomicBool>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
     let (universes, universe_writer) = reflector::store();
     let (prototypes, prototype_writer) = reflector::store();
     let (pools, pool_writer) = reflector::store();
@@ -111,7 +126,7 @@ pub async fn run(
         };
         let leadership = holder.leadership();
         tracing::info!(term = leadership.term, "this operator leads");
-        let context = Arc::new(Context::new(client, settings, stores.clone(), leadership.clone(), Engine::new()?));
+        let context = Arc::new(Context::new(client, settings, stores.clone(), leadership.clone(), Engine::new()?, bus));
         let controllers: Vec<BoxFuture<'static, ()>> = vec![
             control(stores.universes.clone(), for_universes, context.clone(), universe::reconcile, stop.clone())
                 .boxed(),
@@ -124,13 +139,14 @@ pub async fn run(
         METRICS.leads(true);
         routes.all();
         // In a task of its own: no reconciliation may hold up a renewal.
-        let keeping = tokio::spawn(holder.keep(async move { drop(until_finished.await) }));
+        let mut keeping = JoinSet::new();
+        keeping.spawn(holder.keep(async move { drop(until_finished.await) }));
         tokio::select! {
             _ = futures::future::join_all(controllers) => {}
             () = leadership.over() => return Err(Error::Deposed),
         }
         drop(finished);
-        let _ = keeping.await;
+        let _ = keeping.join_next().await;
         Ok(())
     };
     tokio::select! {

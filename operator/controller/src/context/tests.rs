@@ -7,6 +7,7 @@ use kube::client::Body;
 use tower_test::mock::{self, Handle};
 
 use super::*;
+use crate::bus::Nats;
 use batos_crds::{Universe, UniverseStatus};
 use kube::runtime::reflector;
 
@@ -39,7 +40,7 @@ fn context() -> (Context, Server) {
     // One of two tests at once is told that there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     (
-        Context::new(Client::new(service, "default"), settings, stores, Leadership::of_term(1), Engine::new().unwrap()),
+        Context::new(Client::new(service, "default"), settings, stores, Leadership::of_term(1), Engine::new().unwrap(), Arc::new(Nats::default())),
         server,
     )
 }

@@ -58,17 +58,10 @@ async fn try_reconcile(prototype: &Prototype, context: &Context) -> Result<Actio
 }
 
 async fn send(request: &Send, context: &Context) -> Outcome {
-    if !context.leadership.lasts() {
-        return Outcome::Unreachable(Error::Deposed.to_string());
-    }
-    let bus = match context.bus(&request.namespace, &request.reach).await {
-        Ok(bus) => bus,
-        Err(error) => return Outcome::Unreachable(error),
-    };
-    let asked = bus.request(&request.subject, &request.command, None);
+    let asked = context.ask(&request.namespace, &request.reach, &request.subject, &request.command);
     match METRICS.step("Prototype", "send", asked).await {
         Ok(reply) => Outcome::Replied(reply),
-        Err(error) => Outcome::Unreachable(error.to_string()),
+        Err(why) => Outcome::Unreachable(why),
     }
 }
 
