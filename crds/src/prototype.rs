@@ -35,6 +35,8 @@ use crate::{
         printcolumn(name = "Universe", type_ = "string", json_path = ".spec.universe"),
         printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
         printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+        validation = kube::core::Rule::new("!has(self.spec.slots) || self.spec.slots.map(s, (has(s.method) ? size(s.method) : 0) + (has(s.intent) ? size(s.intent.text) : 0)).sum() <= 196608").message("methods and intents have more than 196608 characters together: the object would not fit into a record; split it"),
+        printcolumn(name = "Drift", type_ = "integer", json_path = ".status.drift"),
         printcolumn(name = "Object", type_ = "string", json_path = ".status.object", priority = 1),
         printcolumn(name = "Rev", type_ = "integer", json_path = ".status.rev", priority = 1),
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -59,6 +61,21 @@ pub struct PrototypeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub examples: Vec<ExampleSpec>,
+    /// What becomes of methods, intents and constants that the universe changed itself.
+    #[serde(default)]
+    pub drift: DriftPolicy,
+}
+
+/// A change of the definition's own slot wins under each of them, and assignable data is nobody's drift.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DriftPolicy {
+    /// They stay, and the status says so.
+    #[default]
+    Report,
+    /// They are set back to what the definition says.
+    Enforce,
+    /// They stay: the universe knows better.
+    Adopt,
 }
 
 /// A slot: exactly one of `value`, `method` and `intent`.

@@ -27,3 +27,10 @@ pub(crate) fn values(_: &mut SchemaGenerator) -> Schema {
 pub(crate) fn arguments(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": any(), "maxItems": 16 })
 }
+
+/// Amounts by resource, such as `memory: 64Mi`.
+pub(crate) fn quantities(_: &mut SchemaGenerator) -> Schema {
+    let amount =
+        json!({ "type": "string", "maxLength": 32, "pattern": "^[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$" });
+    json_schema!({ "type": "object", "additionalProperties": amount, "maxProperties": 16 })
+}

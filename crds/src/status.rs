@@ -33,6 +33,8 @@ status!(UniverseStatus {
     workers_ready: i32,
     /// The store that the objects are in.
     store: String,
+    /// Selects the workers' pods, for autoscalers.
+    selector: String,
 });
 
 status!(PrototypeStatus {
@@ -42,7 +44,39 @@ status!(PrototypeStatus {
     rev: i64,
     /// The Universe that has the object.
     universe_uid: String,
+    /// How many slots the universe changed itself.
+    drift: i32,
+    /// The definition's slots, as the last apply found them.
+    #[schemars(
+        length(max = 256),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    slots: Vec<SlotStatus>,
 });
+
+/// A slot of the definition in the universe.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotStatus {
+    #[schemars(length(max = 128))]
+    pub name: String,
+    pub owner: SlotOwner,
+    /// The universe has it otherwise, and that is not adopted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drift: bool,
+    /// What is wrong with it, with line and column of its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub error: Option<String>,
+}
+
+/// Who said last what is in a slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SlotOwner {
+    #[default]
+    Manifest,
+    Live,
+}
 
 status!(ModelPoolStatus {
     /// Pods that serve.

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,7 @@ use crate::{
         shortname = "uni",
         category = "batos",
         status = "UniverseStatus",
+        scale(spec_replicas_path = ".spec.workers.replicas", status_replicas_path = ".status.workersReady", label_selector_path = ".status.selector"),
         doc = "A live image of objects that never restarts.",
         derive = "PartialEq",
         validation = kube::core::Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 48").message("a universe's name has 1 to 48 of a to z, 0 to 9 and '-'"),
@@ -99,7 +102,7 @@ impl StoreSpec {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BusSpec {
     /// A NATS server, nats://host:port.
@@ -110,6 +113,11 @@ pub struct BusSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9_-]+$"))]
     pub root: Option<String>,
+    /// A Secret beside the Universe with the passwords of the bus: of user `system` for the workers, of user `architect`
+    /// for the operator. Absent: nobody logs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub credentials_secret: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -119,11 +127,26 @@ pub struct WorkersSpec {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
+    /// Of each worker. Absent: requests of 50m CPU and 64Mi, no limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesSpec>,
+}
+
+/// As in a container: quantities by resource.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResourcesSpec {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub requests: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub limits: BTreeMap<String, String>,
 }
 
 impl Default for WorkersSpec {
     fn default() -> Self {
-        Self { replicas: one() }
+        Self { replicas: one(), resources: None }
     }
 }
 

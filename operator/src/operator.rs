@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use batos_controller::Settings;
@@ -31,10 +32,22 @@ pub struct Operator {
     /// Watches only this namespace; all without it
     #[arg(long, env = "BATOS_WATCH_NAMESPACE")]
     namespace: Option<String>,
+    /// Seconds after which a universe is asked again what it changed itself
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    drift_check_seconds: u64,
+    /// Workers get no NetworkPolicy
+    #[arg(long)]
+    no_network_policies: bool,
     /// Namespace that the operator runs in
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     own_namespace: String,
-    /// Serves GET /readyz here
+    /// How the operator calls itself in the Lease and in events
+    #[arg(long, env = "POD_NAME", default_value = "operator")]
+    own_name: String,
+    /// Seconds after which another operator takes over from one that is silent
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=600))]
+    lease_seconds: u64,
+    /// Serves GET /readyz, /healthz and /metrics here
     #[arg(long)]
     health: Option<SocketAddr>,
 }
@@ -49,7 +62,7 @@ impl Operator {
                     true => Ok(()),
                     false => Err("caches are not filled: are the definitions installed?"),
                 };
-                if let Err(error) = health::serve(address, filled, String::new).await {
+                if let Err(error) = health::serve(address, filled, || batos_controller::METRICS.render()).await {
                     tracing::error!(%address, %error, "no probe is served");
                 }
             });
@@ -61,7 +74,11 @@ impl Operator {
             default_store: self.default_store.filter(|store| !store.is_empty()),
             volume_size: self.volume_size,
             namespace: self.namespace.filter(|namespace| !namespace.is_empty()),
+            drift_check: Duration::from_secs(self.drift_check_seconds),
+            network_policies: !self.no_network_policies,
             own_namespace: self.own_namespace,
+            own_name: self.own_name,
+            lease: Duration::from_secs(self.lease_seconds),
         };
         Ok(batos_controller::run(settings, ready, stop_signal()).await?)
     }

@@ -186,7 +186,13 @@ async fn apply(worker: &Worker, prototypes: &BTreeMap<String, PrototypeSpec>) ->
         let mut orphans = Vec::new();
         let mut missing = None;
         for (name, spec) in waiting {
-            let command = ApplyCommand { definition: spec.definition(), uid: String::new(), generation: 0, term: 0 };
+            let command = ApplyCommand {
+                definition: spec.definition(),
+                uid: String::new(),
+                generation: 0,
+                term: 0,
+                enforce: false,
+            };
             match worker.apply(name, command).await? {
                 Reply::Ok(reply) => {
                     tracing::info!(name, rev = reply.rev, "applied");

@@ -65,8 +65,11 @@ impl Worker {
         let mut helpers = vec![tokio::spawn(courier::run(ingress.clone()))];
         if let Some(address) = probe {
             helpers.push(tokio::spawn(async move {
-                let connected = || bus.is_connected().then_some(()).ok_or("not connected to NATS");
-                let text = || metrics.text(&bus, universe.conflicts());
+                let connected = {
+                    let bus = bus.clone();
+                    move || bus.is_connected().then_some(()).ok_or("not connected to NATS")
+                };
+                let text = move || metrics.text(&bus, universe.conflicts());
                 if let Err(error) = health::serve(address, connected, text).await {
                     tracing::error!(%address, %error, "no probe is served");
                 }

@@ -6,6 +6,8 @@ use k8s_openapi::{
 };
 
 pub const READY: &str = "Ready";
+/// A Prototype's slots are as the definition has them.
+pub const IN_SYNC: &str = "InSync";
 /// A Facet has a pod.
 pub const PLACED: &str = "Placed";
 /// The pod's engine has the adapter.

@@ -1,12 +1,13 @@
 //! The one place that talks to the API server. Every call has a time-out.
 
-use std::{collections::HashMap, fmt::Debug, future::Future, time::Duration};
+use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
 
+use batos_covenant::{Command, Reply, Subject};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{Deployment, StatefulSet},
-        core::v1::Pod,
+        core::v1::{Pod, Secret},
     },
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
     jiff::Timestamp,
@@ -26,15 +27,22 @@ use serde_json::{Value, json};
 
 use crate::{
     backoff::Backoff,
+    bus::Ask,
     condition::{self, Outlook, READY, Verdict},
     error::Error,
+    leader::Leadership,
     meta,
+    metrics::METRICS,
     model_pool::Engine,
+    prototype::Rounds,
+    universe::{Reach, logged_in},
     workload::Child,
 };
 
 /// How long one call to the API server may take, its retries included.
 const CALL: Duration = Duration::from_secs(15);
+/// The operator's user on the bus; in the Secret the key of its password is called so too.
+const ARCHITECT: &str = "architect";
 /// Kubernetes refuses longer notes of events.
 const MAX_NOTE: usize = 1000;
 
@@ -53,8 +61,16 @@ pub struct Settings {
     pub volume_size: String,
     /// Watches only this namespace; all when absent.
     pub namespace: Option<String>,
+    /// The pause after which a universe is asked again what it changed itself.
+    pub drift_check: Duration,
+    /// Whether workers get a NetworkPolicy.
+    pub network_policies: bool,
     /// Where the operator itself runs: its Lease is there.
     pub own_namespace: String,
+    /// How the operator calls itself in the Lease and in events: its pod.
+    pub own_name: String,
+    /// How long a Lease lasts that is not renewed: the longest pause between two leaders.
+    pub lease: Duration,
 }
 
 /// A resource that may be unreadable without hiding the others.
@@ -76,12 +92,13 @@ pub struct Context {
     pub client: Client,
     pub settings: Settings,
     pub stores: Stores,
-    /// The term of this operator: larger than that of any before it.
-    pub term: i64,
+    /// The right to write, and its term.
+    pub leadership: Leadership,
     pub engine: Engine,
     pub backoff: Backoff,
+    pub drift: Rounds,
     recorder: Recorder,
-    buses: tokio::sync::Mutex<HashMap<String, batos_bus::Client>>,
+    bus: Arc<dyn Ask>,
 }
 
 /// Runs one call with its time-out.
@@ -116,34 +133,76 @@ pub fn lookup<K: Resource<DynamicType = ()> + Clone + 'static>(
 }
 
 impl Context {
-    pub fn new(client: Client, settings: Settings, stores: Stores, term: i64, engine: Engine) -> Self {
-        let reporter = Reporter { controller: meta::MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        stores: Stores,
+        leadership: Leadership,
+        engine: Engine,
+        bus: Arc<dyn Ask>,
+    ) -> Self {
+        let reporter = Reporter { controller: meta::MANAGER.to_owned(), instance: Some(settings.own_name.clone()) };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
+            drift: Rounds::new(settings.drift_check),
             client,
             settings,
             stores,
-            term,
+            leadership,
             engine,
             backoff: Backoff::default(),
-            buses: tokio::sync::Mutex::default(),
+            bus,
         }
     }
 
-    /// The connection to a NATS server, made once.
-    pub async fn bus(&self, url: &str) -> Result<batos_bus::Client, batos_bus::BusError> {
-        if let Some(bus) = self.buses.lock().await.get(url) {
-            return Ok(bus.clone());
+    /// Asks a universe; only a leader does. `namespace` has the Secret with the password.
+    pub async fn ask(
+        &self,
+        namespace: &str,
+        reach: &Reach,
+        subject: &Subject,
+        command: &Command,
+    ) -> Result<Reply, String> {
+        let url = match &reach.credentials {
+            Some(secret) => logged_in(&reach.url, ARCHITECT, &self.password(namespace, secret).await?),
+            None => reach.url.clone(),
+        };
+        match self.leadership.lasts() {
+            true => self.bus.ask(&url, subject, command).await,
+            false => Err(Error::Deposed.to_string()),
         }
-        // Not under the lock: a server that does not answer holds up nobody else.
-        let bus = batos_bus::Client::connect(url).await?;
-        Ok(self.buses.lock().await.entry(url.to_owned()).or_insert(bus).clone())
+    }
+
+    /// The operator's password on the bus. What is told of a failure holds nothing of the Secret.
+    async fn password(&self, namespace: &str, secret: &str) -> Result<String, String> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let found = bounded(format!("Secret {secret:?}"), secrets.get(secret)).await.map_err(|e| e.to_string())?;
+        let password = found.data.and_then(|mut data| data.remove(ARCHITECT));
+        let password = password.ok_or_else(|| format!("Secret {secret:?} has no key {ARCHITECT:?}"))?;
+        String::from_utf8(password.0).map_err(|_| format!("Secret {secret:?}: {ARCHITECT:?} is no text"))
+    }
+
+    /// One write, which only a leader does.
+    async fn write<T>(
+        &self,
+        kind: &str,
+        step: &str,
+        what: String,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Error> {
+        match self.leadership.lasts() {
+            true => METRICS.step(kind, step, bounded(what, call)).await,
+            false => Err(Error::Deposed),
+        }
     }
 
     pub async fn apply_child(&self, namespace: &str, child: &Child) -> Result<(), Error> {
         match child {
             Child::ConfigMap(object) => self.apply(namespace, object).await,
             Child::Service(object) => self.apply(namespace, object).await,
+            Child::ServiceAccount(object) => self.apply(namespace, object).await,
+            Child::NetworkPolicy(object) => self.apply(namespace, object).await,
+            Child::PodDisruptionBudget(object) => self.apply(namespace, object).await,
             Child::Deployment(object) => self.apply(namespace, object).await,
             Child::StatefulSet(object) => self.apply(namespace, object).await,
         }
@@ -156,7 +215,9 @@ impl Context {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let (name, parameters) = (object.name_any(), PatchParams::apply(meta::MANAGER).force());
         let what = format!("applying {} {name}", K::kind(&()));
-        bounded(what, api.patch(&name, &parameters, &Patch::Apply(object))).await.map(drop)
+        self.write(K::kind(&()).as_ref(), "apply", what, api.patch(&name, &parameters, &Patch::Apply(object)))
+            .await
+            .map(drop)
     }
 
     /// Sets or drops the operator's finalizer. The uid keeps a new object of the same name out.
@@ -172,7 +233,15 @@ impl Context {
         });
         let api: Api<PartialObjectMeta<K>> = Api::namespaced(self.client.clone(), namespace);
         let parameters = PatchParams::apply(meta::MANAGER).force();
-        match bounded(format!("finalizer of {name}"), api.patch(name, &parameters, &Patch::Apply(&patch))).await {
+        match self
+            .write(
+                &K::kind(&()),
+                "finalizer",
+                format!("finalizer of {name}"),
+                api.patch(name, &parameters, &Patch::Apply(&patch)),
+            )
+            .await
+        {
             Err(Error::Kubernetes { source, .. }) if gone(&source) && !held => Ok(()),
             result => result.map(drop),
         }
@@ -202,12 +271,21 @@ impl Context {
         });
         let api: Api<PartialObjectMeta<K>> = Api::namespaced(self.client.clone(), namespace);
         let parameters = PatchParams::apply(meta::MANAGER).force();
-        match bounded(format!("status of {name}"), api.patch_status(name, &parameters, &Patch::Apply(&patch))).await {
+        match self
+            .write(
+                &K::kind(&()),
+                "status",
+                format!("status of {name}"),
+                api.patch_status(name, &parameters, &Patch::Apply(&patch)),
+            )
+            .await
+        {
             // It went while it was looked at.
             Err(Error::Kubernetes { source, .. }) if gone(&source) => return Ok(()),
             result => result.map(drop)?,
         }
-        if let Some(verdict) = report.verdicts.iter().find(|v| v.condition == READY && is_news(v, &report.before)) {
+        let told = |verdict: &&Verdict| verdict.condition == READY || verdict.reason == "Drifted";
+        for verdict in report.verdicts.iter().filter(told).filter(|verdict| is_news(verdict, &report.before)) {
             self.tell::<K>(object, verdict).await;
         }
         Ok(())
@@ -252,7 +330,9 @@ impl Context {
         };
         let name = object.name.as_deref().unwrap_or_default();
         tracing::info!(kind, name, reason = verdict.reason, "{}", verdict.message);
-        if let Err(error) = bounded("event", self.recorder.publish(&event, &reference)).await {
+        if let Err(error) =
+            self.write(&kind, "event", "event".to_owned(), self.recorder.publish(&event, &reference)).await
+        {
             tracing::warn!(kind, name, %error, "no event");
         }
     }

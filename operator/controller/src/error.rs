@@ -15,6 +15,9 @@ pub enum Error {
     /// A reconciled object without name or namespace.
     #[error("an object without {0}")]
     Nameless(&'static str),
+    /// Another operator acts, or may.
+    #[error("this operator leads no more")]
+    Deposed,
     #[error("cannot start: {0}")]
     Start(String),
 }

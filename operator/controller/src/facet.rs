@@ -11,11 +11,12 @@ use crate::{
     context::{Context, Guarded, Report, lookup, place},
     error::Error,
     meta,
+    metrics::METRICS,
 };
 
 pub async fn reconcile(object: Arc<Guarded<Facet>>, context: Arc<Context>) -> Result<Action, Error> {
     let ended = match &object.0 {
-        Ok(facet) => try_reconcile(facet, &context).await,
+        Ok(facet) => METRICS.step("Facet", "reconcile", try_reconcile(facet, &context)).await,
         Err(invalid) => context.refuse::<Facet>(invalid).await,
     };
     context.after(object.as_ref(), ended)

@@ -7,18 +7,24 @@
 //! owner, and only a Facet, which owns something outside Kubernetes, has a finalizer.
 
 mod backoff;
+mod bus;
 mod condition;
 mod context;
 mod error;
 mod facet;
+mod leader;
 mod meta;
+mod metrics;
 mod model_pool;
 mod prototype;
 mod run;
-mod term;
 mod universe;
 mod workload;
 
 pub use context::Settings;
 pub use error::Error;
+pub use metrics::METRICS;
 pub use run::run;
+
+#[cfg(test)]
+mod faults;

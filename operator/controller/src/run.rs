@@ -13,7 +13,8 @@ use batos_crds::{Facet, ModelPool, Prototype, Universe};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Config, Resource, ResourceExt,
+    client::ClientBuilder,
     runtime::{
         Controller, WatchStreamExt,
         controller::{self, Action},
@@ -22,14 +23,21 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::JoinSet,
+};
 
 use crate::{
+    bus::{Ask, Nats},
     context::{Context, Guarded, Settings, Stores, readable},
     error::Error,
-    facet, meta,
+    facet,
+    leader::Candidate,
+    meta,
+    metrics::{Counting, METRICS},
     model_pool::{self, Engine},
-    prototype, term, universe,
+    prototype, universe,
 };
 
 /// Reconciliations of one kind that run at once. Unbounded, the API server falls over before the operator does.
@@ -51,10 +59,20 @@ pub async fn run(
     ready: Arc<AtomicBool>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let client = Client::try_default().await.map_err(|error| Error::Start(format!("no API server: {error}")))?;
-    let term = term::next(&client, &settings.own_namespace).await?;
-    tracing::info!(term, namespace = settings.namespace, "operator");
+    let none = |error: &dyn std::error::Error| Error::Start(format!("no API server: {error}"));
+    let config = Config::infer().await.map_err(|error| none(&error))?;
+    let client = ClientBuilder::try_from(config).map_err(|error| none(&error))?.with_layer(&Counting).build();
+    operate(client, Arc::new(Nats::default()), settings, ready, stop).await
+}
 
+/// `run` on a given API server and bus.
+pub(crate) async fn operate(
+    client: Client,
+    bus: Arc<dyn Ask>,
+    settings: Settings,
+    ready: Arc<AtomicBool>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
     let (universes, universe_writer) = reflector::store();
     let (prototypes, prototype_writer) = reflector::store();
     let (pools, pool_writer) = reflector::store();
@@ -75,7 +93,13 @@ pub async fn run(
         pools: to_pools,
         facets: to_facets,
     };
-    let watched = Watched { client: client.clone(), namespace: settings.namespace.clone(), routes };
+    let leads = Arc::new(AtomicBool::new(false));
+    let watched = Watched {
+        client: client.clone(),
+        namespace: settings.namespace.clone(),
+        routes: routes.clone(),
+        leads: leads.clone(),
+    };
     let watches: Vec<BoxFuture<'static, ()>> = vec![
         watched.clone().run(universe_writer, "", Routes::universe).boxed(),
         watched.clone().run(prototype_writer, "", Routes::prototype).boxed(),
@@ -86,34 +110,48 @@ pub async fn run(
         watched.run(pod_writer, meta::MANAGED, Routes::pod).boxed(),
     ];
 
-    let context = Arc::new(Context::new(client, settings, stores.clone(), term, Engine::new()?));
+    let candidate = Candidate::new(client.clone(), &settings.own_namespace, &settings.own_name, settings.lease);
     let stop = stop.shared();
-    let controllers = vec![
-        control(stores.universes.clone(), for_universes, context.clone(), universe::reconcile, stop.clone()).boxed(),
-        control(stores.prototypes.clone(), for_prototypes, context.clone(), prototype::reconcile, stop.clone()).boxed(),
-        control(stores.pools.clone(), for_pools, context.clone(), model_pool::reconcile, stop.clone()).boxed(),
-        control(stores.facets.clone(), for_facets, context.clone(), facet::reconcile, stop.clone()).boxed(),
-    ];
-    // A plan looks at several kinds: none runs before all are known.
-    let controlled = async {
-        if all_known(&stores).await.is_ok() {
-            ready.store(true, Ordering::Relaxed);
-            tracing::info!("caches are filled");
-            futures::future::join_all(controllers).await;
+    let (finished, until_finished) = tokio::sync::oneshot::channel::<()>();
+    // A plan looks at several kinds: none runs before all are known. Whoever does not lead keeps its caches warm.
+    let led = async {
+        if all_known(&stores).await.is_err() {
+            return Ok(());
         }
+        ready.store(true, Ordering::Relaxed);
+        tracing::info!(namespace = settings.namespace, "caches are filled");
+        let holder = tokio::select! {
+            holder = candidate.acquire() => holder,
+            () = stop.clone() => return Ok(()),
+        };
+        let leadership = holder.leadership();
+        tracing::info!(term = leadership.term, "this operator leads");
+        let context = Arc::new(Context::new(client, settings, stores.clone(), leadership.clone(), Engine::new()?, bus));
+        let controllers: Vec<BoxFuture<'static, ()>> = vec![
+            control(stores.universes.clone(), for_universes, context.clone(), universe::reconcile, stop.clone())
+                .boxed(),
+            control(stores.prototypes.clone(), for_prototypes, context.clone(), prototype::reconcile, stop.clone())
+                .boxed(),
+            control(stores.pools.clone(), for_pools, context.clone(), model_pool::reconcile, stop.clone()).boxed(),
+            control(stores.facets.clone(), for_facets, context.clone(), facet::reconcile, stop.clone()).boxed(),
+        ];
+        leads.store(true, Ordering::SeqCst);
+        METRICS.leads(true);
+        routes.all();
+        // In a task of its own: no reconciliation may hold up a renewal.
+        let mut keeping = JoinSet::new();
+        keeping.spawn(holder.keep(async move { drop(until_finished.await) }));
+        tokio::select! {
+            _ = futures::future::join_all(controllers) => {}
+            () = leadership.over() => return Err(Error::Deposed),
+        }
+        drop(finished);
+        let _ = keeping.join_next().await;
+        Ok(())
     };
     tokio::select! {
-        () = controlled => Ok(()),
+        ended = led => ended,
         _ = futures::future::select_all(watches) => Err(Error::Start("a watch ended".to_owned())),
-        () = stop_before(&ready, stop.clone()) => Ok(()),
-    }
-}
-
-/// Completes at `stop` while the controllers have not begun, which otherwise stop by themselves.
-async fn stop_before(ready: &AtomicBool, stop: impl Future<Output = ()>) {
-    stop.await;
-    if ready.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
     }
 }
 
@@ -132,6 +170,8 @@ struct Watched {
     client: Client,
     namespace: Option<String>,
     routes: Routes,
+    /// While another leads nobody takes what is routed.
+    leads: Arc<AtomicBool>,
 }
 
 impl Watched {
@@ -160,7 +200,8 @@ impl Watched {
         changes
             .for_each(|change| {
                 match change {
-                    Ok(object) => route(&self.routes, &object),
+                    Ok(object) if self.leads.load(Ordering::SeqCst) => route(&self.routes, &object),
+                    Ok(_) => {}
                     // Among others: a definition that is not installed.
                     Err(error) => tracing::warn!(%kind, %error, "watch; it goes on by itself"),
                 }
@@ -183,6 +224,7 @@ async fn control<K, F>(
 {
     let triggers = stream::unfold(triggers, |mut triggers| async move {
         let trigger = triggers.recv().await?;
+        METRICS.queued(&K::kind(&()), -1);
         Some((trigger, triggers))
     });
     // The watch is elsewhere: this stream only gives the controller its type.
@@ -201,41 +243,48 @@ async fn control<K, F>(
         .await;
 }
 
-/// A send fails only when its controller has ended, and then all end.
 impl Routes {
+    /// Everything, for a new leader.
+    fn all(&self) {
+        self.stores.universes.state().iter().for_each(|o| enqueue(&self.universes, ObjectRef::from_obj(o.as_ref())));
+        self.stores.prototypes.state().iter().for_each(|o| enqueue(&self.prototypes, ObjectRef::from_obj(o.as_ref())));
+        self.stores.pools.state().iter().for_each(|o| enqueue(&self.pools, ObjectRef::from_obj(o.as_ref())));
+        self.stores.facets.state().iter().for_each(|o| enqueue(&self.facets, ObjectRef::from_obj(o.as_ref())));
+    }
+
     fn universe(&self, object: &Guarded<Universe>) {
         let (name, namespace) = (object.name_any(), object.namespace());
         for namesake in self.stores.universes.state_filter(|other| other.name_any() == name) {
-            let _ = self.universes.send(ObjectRef::from_obj(&namesake));
+            enqueue(&self.universes, ObjectRef::from_obj(&namesake));
         }
         let lives_here = |prototype: &Prototype| prototype.namespace() == namespace && prototype.spec.universe == name;
         for prototype in readable(&self.stores.prototypes, lives_here) {
-            let _ = self.prototypes.send(reference(&prototype));
+            enqueue(&self.prototypes, reference(&prototype));
         }
     }
 
     fn prototype(&self, object: &Guarded<Prototype>) {
         let (name, namespace) = (object.name_any(), object.namespace());
-        let _ = self.prototypes.send(ObjectRef::from_obj(object));
+        enqueue(&self.prototypes, ObjectRef::from_obj(object));
         let delegates = |other: &Prototype| other.namespace() == namespace && other.spec.parents.contains(&name);
         for child in readable(&self.stores.prototypes, delegates) {
-            let _ = self.prototypes.send(reference(&child));
+            enqueue(&self.prototypes, reference(&child));
         }
     }
 
     fn pool(&self, object: &Guarded<ModelPool>) {
         let (name, namespace) = (object.name_any(), object.namespace());
-        let _ = self.pools.send(ObjectRef::from_obj(object));
+        enqueue(&self.pools, ObjectRef::from_obj(object));
         let of_it = |facet: &Facet| facet.namespace() == namespace && facet.spec.pool == name;
         for facet in readable(&self.stores.facets, of_it) {
-            let _ = self.facets.send(reference(&facet));
+            enqueue(&self.facets, reference(&facet));
         }
     }
 
     fn facet(&self, object: &Guarded<Facet>) {
-        let _ = self.facets.send(ObjectRef::from_obj(object));
+        enqueue(&self.facets, ObjectRef::from_obj(object));
         if let Ok(facet) = &object.0 {
-            let _ = self.pools.send(named(&facet.spec.pool, facet.namespace().as_deref()));
+            enqueue(&self.pools, named(&facet.spec.pool, facet.namespace().as_deref()));
         }
     }
 
@@ -243,8 +292,8 @@ impl Routes {
         let namespace = child.namespace();
         for owner in child.owner_references() {
             match owner.kind.as_str() {
-                "Universe" => drop(self.universes.send(named(&owner.name, namespace.as_deref()))),
-                "ModelPool" => drop(self.pools.send(named(&owner.name, namespace.as_deref()))),
+                "Universe" => enqueue(&self.universes, named(&owner.name, namespace.as_deref())),
+                "ModelPool" => enqueue(&self.pools, named(&owner.name, namespace.as_deref())),
                 _ => {}
             }
         }
@@ -253,12 +302,21 @@ impl Routes {
     fn pod(&self, pod: &Pod) {
         let namespace = pod.namespace();
         if let Some(universe) = pod.labels().get(meta::UNIVERSE) {
-            let _ = self.universes.send(named(universe, namespace.as_deref()));
+            enqueue(&self.universes, named(universe, namespace.as_deref()));
         }
         if let Some(pool) = pod.labels().get(meta::POOL) {
-            let _ = self.pools.send(named(pool, namespace.as_deref()));
+            enqueue(&self.pools, named(pool, namespace.as_deref()));
         }
     }
+}
+
+/// Puts an object into its reconciler's queue. That fails only when the reconciler has ended, and then all end.
+fn enqueue<K: Resource<DynamicType = ()>>(
+    queue: &UnboundedSender<ObjectRef<Guarded<K>>>,
+    object: ObjectRef<Guarded<K>>,
+) {
+    METRICS.queued(&K::kind(&()), 1);
+    let _ = queue.send(object);
 }
 
 fn named<K: Resource<DynamicType = ()>>(name: &str, namespace: Option<&str>) -> ObjectRef<Guarded<K>> {

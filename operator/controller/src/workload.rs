@@ -2,7 +2,11 @@
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
-    core::v1::{Capabilities, Pod, PodSecurityContext, SeccompProfile, SecurityContext},
+    core::v1::{
+        Capabilities, ConfigMap, Pod, PodSecurityContext, SeccompProfile, SecurityContext, Service, ServiceAccount,
+    },
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
 };
 
 use crate::condition::Verdict;
@@ -12,8 +16,11 @@ use crate::condition::Verdict;
 // A handful at a time: their size is of no matter.
 #[allow(clippy::large_enum_variant)]
 pub enum Child {
-    ConfigMap(k8s_openapi::api::core::v1::ConfigMap),
-    Service(k8s_openapi::api::core::v1::Service),
+    ConfigMap(ConfigMap),
+    Service(Service),
+    ServiceAccount(ServiceAccount),
+    NetworkPolicy(NetworkPolicy),
+    PodDisruptionBudget(PodDisruptionBudget),
     Deployment(Deployment),
     StatefulSet(StatefulSet),
 }

@@ -105,6 +105,10 @@ pub struct ApplyCommand {
     /// The leader's term; older terms are refused.
     #[serde(default)]
     pub term: i64,
+    /// Gives methods, intents and constants that the universe changed itself back what the definition says. Assignable
+    /// data is there to change, and stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enforce: bool,
 }
 
 /// What a Prototype resource makes of an object: its parents, slots and examples.
@@ -265,6 +269,9 @@ pub struct ErrorReply {
     pub kind: ErrorKind,
     /// What is wrong, with the offending value and what to do.
     pub message: String,
+    /// The slot of a definition that the message is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
     /// Activations from the innermost outwards: receiver, selector, line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<String>,
@@ -312,7 +319,7 @@ pub enum ErrorKind {
 
 impl ErrorReply {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), stack: Vec::new(), transcript: None }
+        Self { kind, message: message.into(), slot: None, stack: Vec::new(), transcript: None }
     }
 }
 

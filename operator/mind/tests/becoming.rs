@@ -94,7 +94,7 @@ async fn an_intent_is_made_where_it_stands_and_from_its_words() {
     let intent = Some(IntentDefinition { text, arguments, examples: vec![example] });
     let slot = SlotDefinition { name: "twice:".to_owned(), value: None, method: None, intent, constant: false };
     let definition = PrototypeDefinition { slots: vec![slot], ..PrototypeDefinition::default() };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
     let object = ObjectId::of_name("doubler");
     let work = Work::Apply { name: "doubler".to_owned(), apply };
     deliver(&place.universe, object, Authority::Operator, work).await.unwrap();

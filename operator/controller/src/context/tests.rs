@@ -7,6 +7,7 @@ use kube::client::Body;
 use tower_test::mock::{self, Handle};
 
 use super::*;
+use crate::bus::Nats;
 use batos_crds::{Universe, UniverseStatus};
 use kube::runtime::reflector;
 
@@ -21,7 +22,11 @@ fn context() -> (Context, Server) {
         default_store: None,
         volume_size: String::new(),
         namespace: None,
+        drift_check: std::time::Duration::from_secs(600),
+        network_policies: true,
         own_namespace: String::new(),
+        own_name: String::new(),
+        lease: std::time::Duration::from_secs(15),
     };
     let stores = Stores {
         universes: reflector::store().0,
@@ -34,7 +39,17 @@ fn context() -> (Context, Server) {
     };
     // One of two tests at once is told that there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    (Context::new(Client::new(service, "default"), settings, stores, 1, Engine::new().unwrap()), server)
+    (
+        Context::new(
+            Client::new(service, "default"),
+            settings,
+            stores,
+            Leadership::of_term(1),
+            Engine::new().unwrap(),
+            Arc::new(Nats::default()),
+        ),
+        server,
+    )
 }
 
 fn object() -> ObjectMeta {

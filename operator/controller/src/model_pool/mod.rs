@@ -23,6 +23,7 @@ use crate::{
     context::{Context, Guarded, Report, place, readable},
     error::Error,
     meta,
+    metrics::METRICS,
     workload::Progress,
 };
 use adapters::{EnginePod, Outcomes};
@@ -32,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 pub async fn reconcile(object: Arc<Guarded<ModelPool>>, context: Arc<Context>) -> Result<Action, Error> {
     let ended = match &object.0 {
-        Ok(pool) => try_reconcile(pool, &context).await,
+        Ok(pool) => METRICS.step("ModelPool", "reconcile", try_reconcile(pool, &context)).await,
         Err(invalid) => context.refuse::<ModelPool>(invalid).await,
     };
     context.after(object.as_ref(), ended)

@@ -1,15 +1,25 @@
-use batos_covenant::{AccessClass, ApplyCommand, Command, ErrorKind, Reply, Subject};
-use batos_crds::{Prototype, Universe};
+use batos_covenant::{
+    AccessClass, ApplyCommand, Command, Encoding, ErrorKind, ErrorReply, OkReply, Reply, Subject, encode,
+};
+use batos_crds::{DriftPolicy, Prototype, SlotOwner, SlotSpec, SlotStatus, Universe};
 use kube::ResourceExt;
 
 use crate::{
-    condition::{READY, Verdict, is_true},
+    condition::{IN_SYNC, Outlook, READY, Verdict, find, is_true, truncated},
     context::Settings,
-    universe::reach,
+    universe::{Reach, reach},
 };
+
+/// Largest encoded apply, in bytes: NATS takes a mebibyte, and the record of an object holds a quarter of one.
+const MAX_APPLY: usize = 960 << 10;
+/// The definition of a status refuses longer errors, in bytes.
+const MAX_ERROR: usize = 1024;
+const DRIFTED: &str = "Drifted";
 
 pub struct Observed<'a> {
     pub universe: Option<&'a Universe>,
+    /// Whether it is time to ask the universe for drift, though the definition is there.
+    pub due: bool,
     /// What became of the request that a plan asked for.
     pub outcome: Option<&'a Outcome>,
 }
@@ -24,7 +34,9 @@ pub enum Outcome {
 /// A request to a universe.
 #[derive(Debug, PartialEq)]
 pub struct Send {
-    pub bus: String,
+    pub reach: Reach,
+    /// Namespace of the universe.
+    pub namespace: String,
     pub subject: Subject,
     pub command: Command,
 }
@@ -32,6 +44,11 @@ pub struct Send {
 #[derive(Debug, PartialEq)]
 pub struct Conclusion {
     pub verdict: Verdict,
+    /// On drift, once the universe has told.
+    pub sync: Option<Verdict>,
+    pub slots: Vec<SlotStatus>,
+    /// How many slots the universe changed itself.
+    pub drift: Option<i32>,
     pub object: Option<String>,
     pub rev: Option<u64>,
     /// The Universe that has the object: one made anew under the same name gets the definition again.
@@ -51,7 +68,21 @@ pub fn plan(prototype: &Prototype, observed: &Observed<'_>, settings: &Settings,
     let status = prototype.status.clone().unwrap_or_default();
     let report = |verdict: Verdict, retry: bool| {
         let (object, rev) = (status.object.clone(), status.rev.and_then(|rev| u64::try_from(rev).ok()));
-        Next::Conclude(Conclusion { verdict, object, rev, universe_uid: status.universe_uid.clone(), retry })
+        // What was known of slots stays as it was told last.
+        let sync = find(&status.conditions, IN_SYNC).map(|c| match c.status == "True" {
+            true => in_sync(),
+            false => Verdict::new(IN_SYNC, Outlook::Bad, DRIFTED, &c.message),
+        });
+        Next::Conclude(Conclusion {
+            verdict,
+            sync,
+            slots: status.slots.clone().unwrap_or_default(),
+            drift: status.drift,
+            object,
+            rev,
+            universe_uid: status.universe_uid.clone(),
+            retry,
+        })
     };
     let name = &prototype.spec.universe;
     let Some(universe) = observed.universe else {
@@ -59,7 +90,7 @@ pub fn plan(prototype: &Prototype, observed: &Observed<'_>, settings: &Settings,
     };
     let outcome = match observed.outcome {
         Some(outcome) => outcome,
-        None if is_applied(prototype, universe) => {
+        None if is_applied(prototype, universe) && !observed.due => {
             return report(Verdict::ready("Applied", format!("the object lives in universe {name:?}")), false);
         }
         None if universe.status.as_ref().and_then(|s| s.workers_ready).unwrap_or(0) < 1 => {
@@ -69,9 +100,21 @@ pub fn plan(prototype: &Prototype, observed: &Observed<'_>, settings: &Settings,
             );
         }
         None => {
-            let (bus, root) = reach(universe, settings);
-            return match Subject::new(&root, name, AccessClass::Adm, &prototype.name_any(), "apply") {
-                Ok(subject) => Next::Send(Box::new(Send { bus, subject, command: command(prototype, term) })),
+            let (reach, namespace) = (reach(universe, settings), universe.namespace().unwrap_or_default());
+            return match Subject::new(&reach.root, name, AccessClass::Adm, &prototype.name_any(), "apply") {
+                Ok(subject) => {
+                    let command = command(prototype, term);
+                    match encode(&command, Encoding::MessagePack).map(|bytes| bytes.len()) {
+                        Ok(size) if size <= MAX_APPLY => {
+                            Next::Send(Box::new(Send { reach, namespace, subject, command }))
+                        }
+                        Ok(size) => {
+                            let text = format!("the definition has {size} bytes, at most {MAX_APPLY} fit; split it");
+                            report(Verdict::bad("TooLarge", text), false)
+                        }
+                        Err(error) => report(Verdict::bad("Refused", error.to_string()), false),
+                    }
+                }
                 Err(error) => report(Verdict::bad("BadName", error.to_string()), false),
             };
         }
@@ -80,6 +123,9 @@ pub fn plan(prototype: &Prototype, observed: &Observed<'_>, settings: &Settings,
         Outcome::Unreachable(why) => report(Verdict::bad("Unreachable", why), true),
         Outcome::Replied(Reply::Ok(reply)) => Next::Conclude(Conclusion {
             verdict: Verdict::ready("Applied", format!("the object lives in universe {name:?}")),
+            sync: Some(sync(prototype, &drifted(reply))),
+            slots: slots(prototype, &drifted(reply)),
+            drift: i32::try_from(drifted(reply).len()).ok(),
             object: reply.value.get("object").and_then(|id| id.as_str()).map(str::to_owned),
             rev: Some(reply.rev),
             universe_uid: universe.uid(),
@@ -87,6 +133,16 @@ pub fn plan(prototype: &Prototype, observed: &Observed<'_>, settings: &Settings,
         }),
         Outcome::Replied(Reply::Error { error }) => match error.kind {
             // Nothing but a change of the manifest helps.
+            ErrorKind::SyntaxError | ErrorKind::BadRequest if error.slot.is_some() => {
+                let reason = if error.kind == ErrorKind::SyntaxError { "SyntaxError" } else { "Refused" };
+                match report(Verdict::bad(reason, &error.message), false) {
+                    Next::Conclude(conclusion) => {
+                        let slots = blamed(prototype, conclusion.slots, error);
+                        Next::Conclude(Conclusion { slots, ..conclusion })
+                    }
+                    send => send,
+                }
+            }
             ErrorKind::SyntaxError => report(Verdict::bad("SyntaxError", &error.message), false),
             ErrorKind::Stale => report(Verdict::bad("Stale", &error.message), false),
             ErrorKind::BadRequest | ErrorKind::LimitExceeded => report(Verdict::bad("Refused", &error.message), false),
@@ -113,5 +169,52 @@ fn command(prototype: &Prototype, term: i64) -> Command {
         uid: prototype.uid().unwrap_or_default(),
         generation: prototype.metadata.generation.unwrap_or(0),
         term,
+        enforce: prototype.spec.drift == DriftPolicy::Enforce,
     })
+}
+
+/// Slots that the universe changed itself, as it says.
+fn drifted(reply: &OkReply) -> Vec<&str> {
+    let names = reply.value.get("drift").and_then(|names| names.as_array());
+    names.into_iter().flatten().filter_map(|name| name.as_str()).collect()
+}
+
+fn in_sync() -> Verdict {
+    Verdict::new(IN_SYNC, Outlook::Good, "InSync", "the slots are as the definition has them")
+}
+
+fn sync(prototype: &Prototype, drifted: &[&str]) -> Verdict {
+    match prototype.spec.drift == DriftPolicy::Adopt || drifted.is_empty() {
+        true => in_sync(),
+        false => {
+            let text = format!("the universe changed itself: {}; a change of the slot here wins", drifted.join(", "));
+            Verdict::new(IN_SYNC, Outlook::Bad, DRIFTED, text)
+        }
+    }
+}
+
+fn slots(prototype: &Prototype, drifted: &[&str]) -> Vec<SlotStatus> {
+    let slot = |slot: &SlotSpec| {
+        let live = drifted.contains(&slot.name.as_str());
+        SlotStatus {
+            name: slot.name.clone(),
+            owner: if live { SlotOwner::Live } else { SlotOwner::Manifest },
+            drift: live && prototype.spec.drift != DriftPolicy::Adopt,
+            error: None,
+        }
+    };
+    prototype.spec.slots.iter().map(slot).collect()
+}
+
+/// The slots as they were, with the error at the one that it is about.
+fn blamed(prototype: &Prototype, before: Vec<SlotStatus>, error: &ErrorReply) -> Vec<SlotStatus> {
+    let slot = |slot: &SlotSpec| {
+        let known = before.iter().find(|known| known.name == slot.name).cloned();
+        let blamed = error.slot.as_ref() == Some(&slot.name);
+        SlotStatus {
+            error: blamed.then(|| truncated(&error.message, MAX_ERROR)),
+            ..known.unwrap_or_else(|| SlotStatus { name: slot.name.clone(), ..SlotStatus::default() })
+        }
+    };
+    prototype.spec.slots.iter().map(slot).collect()
 }

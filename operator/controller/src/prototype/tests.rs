@@ -1,6 +1,6 @@
 use batos_covenant::{Command, ErrorKind, ErrorReply, OkReply, Reply};
-use batos_crds::{PrototypeStatus, Universe};
-use serde_json::json;
+use batos_crds::{PrototypeStatus, SlotOwner, Universe};
+use serde_json::{Value, json};
 
 use super::{plan::*, *};
 use crate::{
@@ -16,7 +16,11 @@ fn settings() -> Settings {
         default_store: None,
         volume_size: String::new(),
         namespace: None,
+        drift_check: std::time::Duration::from_secs(600),
+        network_policies: true,
         own_namespace: String::new(),
+        own_name: String::new(),
+        lease: std::time::Duration::from_secs(15),
     }
 }
 
@@ -39,7 +43,7 @@ fn universe(workers_ready: i32) -> Universe {
 }
 
 fn reported(universe: Option<&Universe>, outcome: Option<&Outcome>) -> Conclusion {
-    match plan(&prototype(), &Observed { universe, outcome }, &settings(), 7) {
+    match plan(&prototype(), &Observed { universe, due: false, outcome }, &settings(), 7) {
         Next::Conclude(report) => report,
         Next::Send(send) => panic!("{send:?}"),
     }
@@ -48,10 +52,10 @@ fn reported(universe: Option<&Universe>, outcome: Option<&Outcome>) -> Conclusio
 #[test]
 fn a_definition_is_sent_with_what_fences_it() {
     let (prototype, universe) = (prototype(), universe(1));
-    let observed = Observed { universe: Some(&universe), outcome: None };
+    let observed = Observed { universe: Some(&universe), due: false, outcome: None };
     let Next::Send(send) = plan(&prototype, &observed, &settings(), 7) else { panic!("not sent") };
     assert_eq!(
-        (send.bus.as_str(), send.subject.to_string()),
+        (send.reach.url.as_str(), send.subject.to_string()),
         ("nats://bus:4222", "batos.v1.u.adm.account.apply".into())
     );
     let Command::Apply(apply) = send.command else { panic!("no apply") };
@@ -102,7 +106,7 @@ fn what_is_applied_is_not_sent_again_unless_the_universe_is_another() {
     };
     prototype.status = Some(status);
     let sent = |prototype: &Prototype, universe: &Universe| {
-        let observed = Observed { universe: Some(universe), outcome: None };
+        let observed = Observed { universe: Some(universe), due: false, outcome: None };
         matches!(plan(prototype, &observed, &settings(), 8), Next::Send(_))
     };
     assert!(!sent(&prototype, &universe(1)));
@@ -111,4 +115,51 @@ fn what_is_applied_is_not_sent_again_unless_the_universe_is_another() {
     assert!(sent(&prototype, &another));
     prototype.metadata.generation = Some(4);
     assert!(sent(&prototype, &universe(1)));
+}
+
+fn answered(policy: &str, drift: Value) -> Conclusion {
+    let mut prototype = prototype();
+    prototype.spec.drift = serde_json::from_value(json!(policy)).unwrap();
+    let reply = Outcome::Replied(Reply::Ok(OkReply::new(json!({ "object": "o", "drift": drift }), 4)));
+    let universe = universe(1);
+    let observed = Observed { universe: Some(&universe), due: true, outcome: Some(&reply) };
+    match plan(&prototype, &observed, &settings(), 7) {
+        Next::Conclude(conclusion) => conclusion,
+        Next::Send(send) => panic!("{send:?}"),
+    }
+}
+
+#[test]
+fn drift_is_told_by_slot_unless_it_is_adopted() {
+    let told = answered("Report", json!(["balance"]));
+    assert_eq!((told.verdict.reason, told.sync.unwrap().reason, told.drift), ("Applied", "Drifted", Some(1)));
+    assert_eq!((told.slots[0].owner, told.slots[0].drift), (SlotOwner::Live, true));
+    let told = answered("Adopt", json!(["balance"]));
+    assert_eq!(
+        (told.sync.unwrap().reason, told.slots[0].owner, told.slots[0].drift),
+        ("InSync", SlotOwner::Live, false)
+    );
+    let told = answered("Enforce", json!([]));
+    assert_eq!((told.sync.unwrap().reason, told.slots[0].owner, told.drift), ("InSync", SlotOwner::Manifest, Some(0)));
+}
+
+#[test]
+fn an_error_stands_at_its_slot() {
+    let error = ErrorReply {
+        slot: Some("balance".into()),
+        ..ErrorReply::new(ErrorKind::SyntaxError, "slot \"balance\": line 1, column 9: because")
+    };
+    let report = reported(Some(&universe(1)), Some(&Outcome::Replied(Reply::Error { error })));
+    assert_eq!(report.verdict.reason, "SyntaxError");
+    assert!(report.slots[0].error.as_ref().unwrap().contains("line 1, column 9"));
+}
+
+#[test]
+fn what_fits_into_no_message_is_not_sent() {
+    let mut prototype = prototype();
+    prototype.spec.slots[0].value = Some(json!("x".repeat(1 << 20)));
+    let universe = universe(1);
+    let observed = Observed { universe: Some(&universe), due: false, outcome: None };
+    let Next::Conclude(report) = plan(&prototype, &observed, &settings(), 7) else { panic!("sent") };
+    assert_eq!((report.verdict.reason, report.retry), ("TooLarge", false));
 }

@@ -1,5 +1,6 @@
 //! Universe → workers.
 
+mod guards;
 mod plan;
 mod workers;
 
@@ -11,19 +12,20 @@ use kube::{
     runtime::{controller::Action, reflector::ObjectRef},
 };
 
-pub use plan::reach;
-pub use workers::quantities;
+pub use plan::{Reach, reach};
+pub use workers::{logged_in, quantities};
 
 use crate::{
     condition::Verdict,
     context::{Context, Guarded, Report, place, readable},
     error::Error,
     meta,
+    metrics::METRICS,
 };
 
 pub async fn reconcile(object: Arc<Guarded<Universe>>, context: Arc<Context>) -> Result<Action, Error> {
     let ended = match &object.0 {
-        Ok(universe) => try_reconcile(universe, &context).await,
+        Ok(universe) => METRICS.step("Universe", "reconcile", try_reconcile(universe, &context)).await,
         Err(invalid) => context.refuse::<Universe>(invalid).await,
     };
     context.after(object.as_ref(), ended)
@@ -58,7 +60,8 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
     }
     let status = universe.status.as_ref();
     let before = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let fields = serde_json::json!({ "workersReady": plan.workers_ready, "store": plan.store });
+    let fields = serde_json::json!({ "workersReady": plan.workers_ready, "store": plan.store,
+        "selector": format!("{}={name}", meta::UNIVERSE) });
     context.report::<Universe>(universe.meta(), Report::new(status, before, fields, vec![plan.verdict])).await?;
     failure.map_or(Ok(Action::await_change()), Err)
 }

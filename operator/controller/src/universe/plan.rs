@@ -5,7 +5,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::workers;
+use super::{guards, workers};
 use crate::{
     condition::Verdict,
     context::Settings,
@@ -33,11 +33,22 @@ pub struct Plan {
     pub store: Option<String>,
 }
 
-/// Where a universe is reached: server and root.
-pub fn reach(universe: &Universe, settings: &Settings) -> (String, String) {
-    let bus = universe.spec.bus.as_ref();
-    let url = bus.and_then(|bus| bus.url.clone()).unwrap_or_else(|| settings.nats.clone());
-    (url, bus.and_then(|bus| bus.root.clone()).unwrap_or_else(|| settings.root.clone()))
+/// Where a universe is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    pub url: String,
+    pub root: String,
+    /// Secret with the passwords, in the universe's namespace.
+    pub credentials: Option<String>,
+}
+
+pub fn reach(universe: &Universe, settings: &Settings) -> Reach {
+    let bus = universe.spec.bus.clone().unwrap_or_default();
+    Reach {
+        url: bus.url.unwrap_or_else(|| settings.nats.clone()),
+        root: bus.root.unwrap_or_else(|| settings.root.clone()),
+        credentials: bus.credentials_secret,
+    }
 }
 
 pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -> Plan {
@@ -66,7 +77,11 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
         return refused(Verdict::bad("SingleWriter", format!("{replicas} workers cannot share a store in a file")));
     }
     Plan {
-        children: workers::build(universe, &store, in_file, settings),
+        // The account comes before the pods that run under it.
+        children: guards::build(universe, &store, settings)
+            .into_iter()
+            .chain(workers::build(universe, &store, in_file, settings))
+            .collect(),
         verdict: progress.verdict("workers", replicas, &observed.pods),
         workers_ready: progress.ready,
         store: Some(store),

@@ -11,7 +11,11 @@ fn settings(default_store: Option<&str>) -> Settings {
         default_store: default_store.map(str::to_owned),
         volume_size: "1Gi".into(),
         namespace: None,
+        drift_check: std::time::Duration::from_secs(600),
+        network_policies: true,
         own_namespace: "system".into(),
+        own_name: String::new(),
+        lease: std::time::Duration::from_secs(15),
     }
 }
 
@@ -50,11 +54,12 @@ fn arguments(plan: &Plan) -> String {
 fn a_universe_on_tikv_gets_a_deployment() {
     let spec = json!({ "store": { "tikv": { "endpoints": ["a:1", "b:2"] } }, "workers": { "replicas": 3 } });
     let plan = planned(&universe(spec), None);
-    assert!(matches!(plan.children.as_slice(), [Child::ConfigMap(_), Child::Deployment(d)]
+    assert!(matches!(plan.children.as_slice(), [Child::ServiceAccount(_), Child::PodDisruptionBudget(_),
+        Child::NetworkPolicy(_), Child::ConfigMap(_), Child::Deployment(d)]
         if d.spec.as_ref().unwrap().replicas == Some(3)));
     assert_eq!(
         arguments(&plan),
-        "uvm --universe u --store tikv://a:1,b:2 --nats nats://bus:4222 --root batos \
+        "uvm --universe u --store tikv://a:1,b:2 --root batos \
          --mind /etc/batos/mind.yaml --keep-history 30d --keep-replies 1d --health 0.0.0.0:8081"
     );
     assert_eq!((plan.verdict.reason, plan.verdict.outlook), ("Starting", Outlook::Waiting));
@@ -71,6 +76,13 @@ fn without_a_store_it_is_the_default_or_a_file_with_one_worker() {
     assert_eq!((plan.verdict.reason, plan.children.len(), plan.store), ("SingleWriter", 0, None));
 }
 
+fn environment(plan: &Plan) -> std::collections::BTreeMap<String, Value> {
+    let Some(Child::Deployment(deployment)) = plan.children.last() else { panic!("{plan:?}") };
+    let pod = deployment.spec.as_ref().unwrap().template.spec.clone().unwrap();
+    let variables = pod.containers[0].env.clone().unwrap();
+    variables.into_iter().map(|variable| (variable.name.clone(), json!(variable))).collect()
+}
+
 #[test]
 fn workers_keep_what_the_universe_says() {
     let spec = json!({ "retention": { "history": "forever", "replies": "12h" } });
@@ -79,8 +91,41 @@ fn workers_keep_what_the_universe_says() {
 
 #[test]
 fn the_bus_is_the_universes_own_or_the_operators() {
-    let plan = planned(&universe(json!({ "bus": { "url": "nats://x:1", "root": "r" } })), None);
-    assert!(arguments(&plan).contains("--nats nats://x:1 --root r "));
+    let plan = planned(&universe(json!({ "bus": { "url": "nats://x:1", "root": "r" } })), Some("tikv://d:1"));
+    assert!(arguments(&plan).contains("--root r "));
+    assert_eq!(environment(&plan)["BATOS_NATS"]["value"], "nats://x:1");
+    let plan = planned(&universe(json!({})), Some("tikv://d:1"));
+    assert_eq!(environment(&plan)["BATOS_NATS"]["value"], "nats://bus:4222");
+}
+
+#[test]
+fn passwords_reach_the_workers_by_reference_only() {
+    let plan = planned(&universe(json!({ "bus": { "credentialsSecret": "logins" } })), Some("tikv://d:1"));
+    let variables = environment(&plan);
+    assert_eq!(variables["BATOS_NATS"]["value"], "nats://system:$(BATOS_NATS_PASSWORD)@bus:4222");
+    let reference = &variables["BATOS_NATS_PASSWORD"]["valueFrom"]["secretKeyRef"];
+    assert_eq!((&reference["name"], &reference["key"]), (&json!("logins"), &json!("system")));
+}
+
+#[test]
+fn workers_reach_what_they_need_and_are_reached_by_probes() {
+    let spec = json!({ "store": { "tikv": { "endpoints": ["pd:2379"] } }, "bus": { "url": "nats://x:4333" },
+        "mind": { "url": "http://vllm:8000/v1", "model": "m" } });
+    let plan = planned(&universe(spec), None);
+    let policy = plan.children.iter().find_map(|child| match child {
+        Child::NetworkPolicy(policy) => policy.spec.clone(),
+        _ => None,
+    });
+    let policy = json!(policy.unwrap());
+    let ports =
+        |rules: &Value| rules[0]["ports"].as_array().unwrap().iter().map(|p| p["port"].clone()).collect::<Vec<_>>();
+    assert_eq!(ports(&policy["ingress"]), [8081]);
+    assert_eq!(ports(&policy["egress"]), [53, 53, 2379, 4333, 8000, 20160]);
+    let mut bare = settings(None);
+    bare.network_policies = false;
+    let universe = universe(json!({}));
+    let plan = super::plan::plan(&universe, &nothing(std::slice::from_ref(&universe)), &bare);
+    assert!(!plan.children.iter().any(|child| matches!(child, Child::NetworkPolicy(_))));
 }
 
 #[test]
@@ -119,7 +164,7 @@ fn new_recordings_change_the_pods() {
 fn the_key_of_a_mind_is_mounted_and_not_written_down() {
     let mind = json!({ "url": "http://m/v1", "model": "m", "apiKeySecret": { "name": "keys", "key": "openai" } });
     let plan = planned(&universe(json!({ "mind": mind })), Some("tikv://d:1"));
-    let [Child::ConfigMap(config), Child::Deployment(deployment)] = plan.children.as_slice() else {
+    let [.., Child::ConfigMap(config), Child::Deployment(deployment)] = plan.children.as_slice() else {
         panic!("{plan:?}")
     };
     let written = batos_crds::parse_mind(&config.data.as_ref().unwrap()["mind.yaml"]).unwrap().unwrap();

@@ -5,25 +5,31 @@ use std::collections::BTreeMap;
 use batos_crds::Universe;
 use k8s_openapi::{
     api::{
-        apps::v1::{Deployment, DeploymentSpec, StatefulSet, StatefulSetSpec},
+        apps::v1::{
+            Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment, StatefulSet, StatefulSetSpec,
+        },
         core::v1::{
-            ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
-            KeyToPath, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec, Probe,
-            ResourceRequirements, SecretVolumeSource, Volume, VolumeMount, VolumeResourceRequirements,
+            ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+            HTTPGetAction, KeyToPath, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec,
+            Probe, ResourceRequirements, SecretKeySelector, SecretVolumeSource, Volume, VolumeMount,
+            VolumeResourceRequirements,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use kube::ResourceExt;
 
-use super::reach;
+use super::{Reach, reach};
 use crate::{
     context::Settings,
     meta,
     workload::{Child, restricted_container, restricted_pod},
 };
 
-const HEALTH_PORT: i32 = 8081;
+pub const HEALTH_PORT: i32 = 8081;
+/// The workers' user on the bus; in the Secret the key of its password is called so too.
+const SYSTEM: &str = "system";
+const PASSWORD: &str = "BATOS_NATS_PASSWORD";
 /// Where the key of the model's server is mounted.
 const KEY_VOLUME: &str = "mind-key";
 const KEY_FOLDER: &str = "/etc/batos-mind";
@@ -60,6 +66,14 @@ pub fn build(universe: &Universe, store: &str, in_file: bool, settings: &Setting
                 replicas: Some(universe.spec.workers.replicas),
                 selector,
                 template,
+                // A new worker serves before an old one stops.
+                strategy: Some(DeploymentStrategy {
+                    type_: Some("RollingUpdate".to_owned()),
+                    rolling_update: Some(RollingUpdateDeployment {
+                        max_surge: Some(IntOrString::Int(1)),
+                        max_unavailable: Some(IntOrString::Int(0)),
+                    }),
+                }),
                 ..DeploymentSpec::default()
             }),
             status: None,
@@ -101,7 +115,7 @@ fn key_volume(universe: &Universe) -> Option<Volume> {
 }
 
 fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> PodSpec {
-    let (nats, root) = reach(universe, settings);
+    let Reach { url, root, credentials } = reach(universe, settings);
     let config = ConfigMapVolumeSource { name: name(&universe.name_any()), ..ConfigMapVolumeSource::default() };
     let mut volumes = vec![
         Volume { name: "mind".to_owned(), config_map: Some(config), ..Volume::default() },
@@ -126,8 +140,6 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
         &universe.name_any(),
         "--store",
         store,
-        "--nats",
-        &nats,
         "--root",
         &root,
         "--mind",
@@ -140,19 +152,17 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
         &format!("0.0.0.0:{HEALTH_PORT}"),
     ];
     PodSpec {
+        service_account_name: Some(name(&universe.name_any())),
         automount_service_account_token: Some(false),
         security_context: Some(restricted_pod()),
-        termination_grace_period_seconds: Some(30),
+        // A worker that is told to stop finishes its turns; the longest may run as long as its sender waits.
+        termination_grace_period_seconds: Some(45),
         volumes: Some(volumes),
         containers: vec![Container {
             name: "uvm".to_owned(),
             image: Some(settings.worker_image.clone()),
             args: Some(arguments.map(str::to_owned).to_vec()),
-            env: Some(vec![EnvVar {
-                name: "BATOS_LOG_FORMAT".to_owned(),
-                value: Some("json".to_owned()),
-                ..EnvVar::default()
-            }]),
+            env: Some(environment(&url, credentials)),
             ports: Some(vec![ContainerPort {
                 name: Some("health".to_owned()),
                 container_port: HEALTH_PORT,
@@ -167,16 +177,49 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
                 period_seconds: Some(2),
                 ..Probe::default()
             }),
-            resources: Some(ResourceRequirements {
-                requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
-                ..ResourceRequirements::default()
-            }),
+            resources: Some(resources(universe)),
             security_context: Some(restricted_container()),
             volume_mounts: Some(mounts),
             ..Container::default()
         }],
         ..PodSpec::default()
     }
+}
+
+/// The password comes from the Secret, by way of the kubelet: the operator never writes it anywhere.
+fn environment(url: &str, credentials: Option<String>) -> Vec<EnvVar> {
+    let variable = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
+    let mut variables = vec![variable("BATOS_LOG_FORMAT", "json".to_owned())];
+    let Some(secret) = credentials else {
+        variables.push(variable("BATOS_NATS", url.to_owned()));
+        return variables;
+    };
+    let key = SecretKeySelector { name: secret, key: SYSTEM.to_owned(), optional: None };
+    let source = EnvVarSource { secret_key_ref: Some(key), ..EnvVarSource::default() };
+    variables.push(EnvVar { name: PASSWORD.to_owned(), value: None, value_from: Some(source) });
+    variables.push(variable("BATOS_NATS", logged_in(url, SYSTEM, &format!("$({PASSWORD})"))));
+    variables
+}
+
+/// A server's URL with a login.
+pub fn logged_in(url: &str, user: &str, password: &str) -> String {
+    let (scheme, host) = url.split_once("://").unwrap_or(("nats", url));
+    format!("{scheme}://{user}:{password}@{host}")
+}
+
+fn resources(universe: &Universe) -> ResourceRequirements {
+    let Some(wanted) = &universe.spec.workers.resources else {
+        return ResourceRequirements {
+            requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
+            ..ResourceRequirements::default()
+        };
+    };
+    let amounts = |amounts: &BTreeMap<String, String>| {
+        let amounts = amounts.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone())));
+        Some(amounts.collect::<BTreeMap<_, _>>()).filter(|amounts| !amounts.is_empty())
+    };
+    let (requests, limits) = (amounts(&wanted.requests), amounts(&wanted.limits));
+    ResourceRequirements { requests, limits, ..ResourceRequirements::default() }
 }
 
 fn claim(settings: &Settings) -> PersistentVolumeClaim {

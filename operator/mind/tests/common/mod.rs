@@ -83,7 +83,7 @@ pub async fn place() -> Place {
         examples: vec![example(100, 30), example(5, 5)],
         ..PrototypeDefinition::default()
     };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
     let account = ObjectId::of_name("account");
     let work = Work::Apply { name: "account".to_owned(), apply };
     deliver(&universe, account, Authority::Operator, work).await.unwrap();

@@ -45,12 +45,19 @@ impl Universe {
                 .map_err(|e| UniverseError::Internal(format!("manifest of {name:?}: {e}")))?,
             None => PrototypeDefinition::default(),
         };
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             uid: command.uid.clone(),
             generation: command.generation,
             term: command.term,
             definition: serde_json::to_string(definition).map_err(|e| UniverseError::Internal(e.to_string()))?,
         };
+        // A repeat under a later term changes nothing: what an older term could still say is the same, or older.
+        if let Some(known) = &known
+            && (&known.uid, known.generation, &known.definition)
+                == (&manifest.uid, manifest.generation, &manifest.definition)
+        {
+            manifest.term = known.term;
+        }
         let mut changes = Changes::default();
         let mut parents = Vec::new();
         for parent in &definition.parents {
@@ -77,7 +84,15 @@ impl Universe {
             record.name = Some(name.clone());
             record.is_trait = id == traits;
             record.manifest = Some(manifest.clone());
-            let changed = merge(&mut record, parents, &last, &wanted);
+            let mut changed = merge(&mut record, parents, &last, &wanted);
+            if command.enforce {
+                for name in drifted(&record, &wanted) {
+                    if let Some(slot) = wanted.get(&name) {
+                        put_slot(&mut record.slots, slot.clone());
+                        changed.push(name);
+                    }
+                }
+            }
             drift.extend(drifted(&record, &wanted));
             if record != present {
                 changes.writes.push(Write { id, prev_rev: rev, record, changed });

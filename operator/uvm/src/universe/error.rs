@@ -61,6 +61,10 @@ impl UniverseError {
             Self::Turn(error) => error.stack.clone(),
             _ => Vec::new(),
         };
-        ErrorReply { stack, ..ErrorReply::new(self.kind(), self.to_string()) }
+        let slot = match self {
+            Self::BadSlot { slot, .. } | Self::Syntax { slot, .. } => Some(slot.clone()),
+            _ => None,
+        };
+        ErrorReply { slot, stack, ..ErrorReply::new(self.kind(), self.to_string()) }
     }
 }

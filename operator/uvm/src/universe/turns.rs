@@ -320,7 +320,7 @@ impl Universe {
                 return Err(UniverseError::NoSuchObject(message.object.to_string()));
             }
             Err(VmError { kind, message, stack }) => {
-                Reply::Error { error: ErrorReply { kind, message, stack, transcript } }
+                Reply::Error { error: ErrorReply { stack, transcript, ..ErrorReply::new(kind, message) } }
             }
         };
         Ok(Attempt::Commit(changes, reply))

@@ -161,7 +161,7 @@ pub async fn apply(universe: &Universe, name: &str, parents: &[&str]) {
         SlotDefinition { name: "n".to_owned(), value: Some(0.into()), method: None, intent: None, constant: false };
     let parents = parents.iter().map(|parent| (*parent).to_owned()).collect();
     let definition = PrototypeDefinition { parents, slots: vec![slot], ..PrototypeDefinition::default() };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
     let work = Work::Apply { name: name.to_owned(), apply };
     value(deliver(universe, ObjectId::of_name(name), work, None).await.unwrap());
 }

@@ -36,7 +36,7 @@ pub fn data(name: &str, value: Wire) -> SlotDefinition {
 /// Applies a definition; answers the reply's value, else the error.
 pub async fn apply(universe: &Universe, name: &str, slots: Vec<SlotDefinition>) -> Result<Wire, String> {
     let definition = PrototypeDefinition { slots, ..PrototypeDefinition::default() };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
     let message = message(ObjectId::of_name(name), "", Work::Apply { name: name.to_owned(), apply });
     answer(universe, &message).await.map(|answer| answer.unwrap())
 }

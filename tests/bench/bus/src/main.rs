@@ -184,7 +184,7 @@ async fn populate(nats: &async_nats::Client, counters: usize) -> Result<(), Fail
     };
     let slots = vec![slot("n", Some(json!(0)), None), slot("increment", None, Some("increment = ( n: n + 1. ^n )"))];
     let definition = PrototypeDefinition { slots, ..PrototypeDefinition::default() };
-    let apply = Command::Apply(ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 });
+    let apply = Command::Apply(ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false });
     let payload = encode(&apply, Encoding::MessagePack)?;
     for counter in 0..counters {
         let subject = format!("{PREFIX}.adm.counter-{counter}.apply");

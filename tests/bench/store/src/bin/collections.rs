@@ -79,7 +79,7 @@ async fn universe(path: &str) -> Result<(Arc<RedbStore>, Universe), Failure> {
     };
     let slots = ["dictionary", "list", "set"].map(slot).to_vec();
     let definition = PrototypeDefinition { slots, ..PrototypeDefinition::default() };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
     deliver(&universe, ObjectId::of_name("holder"), Work::Apply { name: "holder".to_owned(), apply }).await?;
     eval(&universe, "dictionary: Dictionary new. list: OrderedCollection new. set: Set new").await?;
     Ok((store, universe))

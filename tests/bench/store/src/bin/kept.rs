@@ -89,7 +89,7 @@ async fn turns(universe: Universe, client: u64) -> Result<(), Failure> {
     let increment = "increment = ( n: n + 1. ^ n )".to_owned();
     let slots = vec![slot("n", Some(0.into()), None), slot("increment", None, Some(increment))];
     let definition = PrototypeDefinition { slots, ..PrototypeDefinition::default() };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
     let object = ObjectId::of_name(&name);
     send(&universe, object, Work::Apply { name, apply }, None).await?;
     for n in 0..TURNS / CLIENTS {

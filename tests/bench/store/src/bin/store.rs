@@ -70,7 +70,7 @@ async fn populate(store: &RedbStore, universe: &Universe, counters: u32) -> Resu
         constant: false,
     };
     let definition = PrototypeDefinition { slots: vec![method], ..PrototypeDefinition::default() };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0 };
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
     send(universe, ObjectId::of_name("counter"), Work::Apply { name: "counter".to_owned(), apply }, None).await?;
     let traits = universe.resolve("traits counter").await?;
     let slot = |name: &str, kind| Slot { name: name.to_owned(), kind };

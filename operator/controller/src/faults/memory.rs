@@ -1,0 +1,387 @@
+//! An API server in memory, as far as the operator can tell: lists, watches, server-side apply by one manager, statuses,
+//! optimistic locking. Calls that write, and events of watches, are numbered, and one of each can go wrong.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, channel::mpsc, future::BoxFuture};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+/// What goes wrong with one call that writes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// The operator dies before the call has arrived.
+    CrashBefore,
+    /// The operator dies after it was carried out.
+    CrashAfter,
+    /// It is refused with this status.
+    Status(u16),
+    /// It is carried out, and no answer comes.
+    Silent,
+}
+
+/// What goes wrong with one event of a watch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Slip {
+    /// It is lost, with the history that it stood in: 410.
+    Lost,
+    Twice,
+    /// It comes half a minute late, and what follows after it.
+    Late,
+}
+
+/// Collection, namespace, name.
+pub type Place = (String, String, String);
+type Events = mpsc::UnboundedSender<Value>;
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    born: u64,
+    objects: BTreeMap<Place, Value>,
+    watchers: Vec<(String, Events)>,
+    /// Version, collection and event of all that happened.
+    log: Vec<(u64, String, Value)>,
+    late: Option<VecDeque<(String, Value)>>,
+    /// What was written, in order; events of the operator do not count.
+    writes: Vec<String>,
+    fault: Option<(usize, Fault)>,
+    events: usize,
+    slip: Option<(usize, Slip)>,
+}
+
+#[derive(Clone, Default)]
+pub struct Memory {
+    state: Arc<Mutex<State>>,
+    crash: Arc<Notify>,
+}
+
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// A request that was understood.
+struct Asked {
+    method: Method,
+    place: Place,
+    subresource: String,
+    watch: Option<u64>,
+    body: Value,
+}
+
+impl Memory {
+    pub fn with(fault: Option<(usize, Fault)>, slip: Option<(usize, Slip)>) -> Self {
+        let memory = Self::default();
+        {
+            let mut state = memory.state.lock().unwrap();
+            (state.fault, state.slip) = (fault, slip);
+        }
+        memory
+    }
+
+    /// Completes when the operator is to die.
+    pub async fn crashed(&self) {
+        self.crash.notified().await;
+    }
+
+    pub fn writes(&self) -> Vec<String> {
+        self.state.lock().unwrap().writes.clone()
+    }
+
+    pub fn events(&self) -> usize {
+        self.state.lock().unwrap().events
+    }
+
+    /// All objects, as a user would compare them.
+    pub fn objects(&self) -> BTreeMap<Place, Value> {
+        self.state.lock().unwrap().objects.clone()
+    }
+
+    /// A user creates or changes an object.
+    pub fn user_applies(&self, object: Value) {
+        let kind = object["kind"].as_str().unwrap().to_lowercase();
+        let plural = if kind.ends_with('y') { kind.replace('y', "ies") } else { format!("{kind}s") };
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let place = (format!("/apis/batos.dev/v1alpha1/{plural}"), "default".to_owned(), name);
+        self.state.lock().unwrap().apply(&place, object);
+        self.flush_late();
+    }
+
+    /// A user deletes an object that has no finalizer; its children go with it.
+    pub fn user_deletes(&self, plural: &str, name: &str) {
+        let mut state = self.state.lock().unwrap();
+        let place = (format!("/apis/batos.dev/v1alpha1/{plural}"), "default".to_owned(), name.to_owned());
+        let uid = state.objects.get(&place).map(|object| object["metadata"]["uid"].clone());
+        let owned = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"] == uid.clone().unwrap_or_default();
+        let gone: Vec<Place> = state
+            .objects
+            .iter()
+            .filter(|(at, object)| **at == place || owned(object))
+            .map(|(at, _)| at.clone())
+            .collect();
+        gone.iter().for_each(|place| state.remove(place));
+    }
+
+    /// Passes a call that writes, elsewhere than to the API server; None when it is never answered.
+    pub async fn gate<T>(&self, what: String, carry_out: impl FnOnce() -> T) -> Option<Result<T, u16>> {
+        let fault = self.state.lock().unwrap().fault(what);
+        let result = match fault {
+            Some(Fault::CrashBefore) => None,
+            Some(Fault::Status(code)) => return Some(Err(code)),
+            _ => Some(carry_out()),
+        };
+        match fault {
+            None => return result.map(Ok),
+            Some(Fault::CrashBefore | Fault::CrashAfter) => self.crash.notify_one(),
+            Some(_) => {}
+        }
+        None
+    }
+
+    fn flush_late(&self) {
+        let held = self.state.lock().unwrap().late.is_some();
+        if held {
+            let state = self.state.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                let mut state = state.lock().unwrap();
+                for (collection, event) in state.late.take().unwrap_or_default() {
+                    state.send(&collection, &event);
+                }
+            });
+        }
+    }
+
+    async fn answer(self, request: Request<Body>) -> Answer {
+        let asked = understood(request).await;
+        let writes = asked.method != Method::GET;
+        if asked.place.0.ends_with("/events") {
+            return reply(201, &asked.body);
+        }
+        if !writes {
+            return self.state.lock().unwrap().read(&asked);
+        }
+        let what = format!("{} {} {} {}", asked.method, asked.place.0, asked.place.2, asked.subresource);
+        let carried_out = self.gate(what, || self.state.lock().unwrap().write(asked)).await;
+        self.flush_late();
+        match carried_out {
+            Some(Ok(answer)) => answer,
+            Some(Err(code)) => refusal(code),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl tower::Service<Request<Body>> for Memory {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Answer, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let memory = self.clone();
+        Box::pin(async move { Ok(memory.answer(request).await) })
+    }
+}
+
+impl State {
+    fn fault(&mut self, what: String) -> Option<Fault> {
+        self.writes.push(what);
+        match self.fault {
+            Some((at, fault)) if at + 1 == self.writes.len() => Some(fault),
+            _ => None,
+        }
+    }
+
+    fn read(&mut self, asked: &Asked) -> Answer {
+        let (collection, namespace, name) = &asked.place;
+        if let Some(since) = asked.watch {
+            let (sender, receiver) = mpsc::unbounded();
+            let missed = self.log.iter().filter(|(version, of, _)| *version > since && of == collection);
+            missed.for_each(|(_, _, event)| drop(sender.unbounded_send(event.clone())));
+            self.watchers.push((collection.clone(), sender));
+            let lines = receiver.map(|event| Ok(http_body::Frame::data(Bytes::from(format!("{event}\n")))));
+            return Response::new(StreamBody::new(lines).boxed_unsync());
+        }
+        if !name.is_empty() {
+            return self.objects.get(&asked.place).map_or_else(|| refusal(404), |object| reply(200, object));
+        }
+        let there = |place: &Place| place.0 == *collection && (namespace.is_empty() || place.1 == *namespace);
+        let items: Vec<&Value> = self.objects.iter().filter(|(place, _)| there(place)).map(|(_, o)| o).collect();
+        let version = self.version.to_string();
+        reply(
+            200,
+            &json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items }),
+        )
+    }
+
+    fn write(&mut self, asked: Asked) -> Answer {
+        let old = self.objects.get(&asked.place).cloned();
+        let sent = &asked.body["metadata"];
+        let differs = |field: &str| {
+            let known = old.as_ref().map(|old| old["metadata"][field].clone());
+            !sent[field].is_null() && known.is_none_or(|known| known != sent[field])
+        };
+        match (asked.method.as_str(), &old) {
+            ("POST", Some(_)) => return refusal(409),
+            ("PUT", None) => return refusal(404),
+            ("PUT", Some(_)) if differs("resourceVersion") => return refusal(409),
+            ("PATCH", _) if differs("uid") || differs("resourceVersion") => return refusal(409),
+            _ => {}
+        }
+        let place = match asked.method == Method::POST {
+            true => (asked.place.0, asked.place.1, sent["name"].as_str().unwrap_or_default().to_owned()),
+            false => asked.place,
+        };
+        match (old, asked.subresource.as_str()) {
+            (Some(mut object), "status") => {
+                object["status"] = asked.body["status"].clone();
+                reply(200, &self.put(&place, object))
+            }
+            (Some(mut object), _) if asked.body["spec"].is_null() && sent.get("finalizers").is_some() => {
+                object["metadata"]["finalizers"] = sent["finalizers"].clone();
+                reply(200, &self.put(&place, object))
+            }
+            (None, "status") => refusal(404),
+            _ => reply(200, &self.apply(&place, asked.body)),
+        }
+    }
+
+    /// All but what the server itself says is as it was sent.
+    fn apply(&mut self, place: &Place, mut object: Value) -> Value {
+        let old = self.objects.get(place).cloned();
+        let spec_changed = old.as_ref().is_some_and(|old| old["spec"] != object["spec"]);
+        let generation = old.as_ref().map_or(1, |old| old["metadata"]["generation"].as_i64().unwrap_or(1));
+        object["metadata"]["generation"] = json!(generation + i64::from(spec_changed));
+        object["metadata"]["namespace"] = json!(place.1);
+        match &old {
+            Some(old) => {
+                for field in ["uid", "creationTimestamp", "resourceVersion"] {
+                    object["metadata"][field] = old["metadata"][field].clone();
+                }
+                if !old["status"].is_null() {
+                    object["status"] = old["status"].clone();
+                }
+            }
+            None => {
+                self.born += 1;
+                object["metadata"]["uid"] = json!(format!("{}-{}", place.2, self.born));
+                object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+        }
+        let applied = self.put(place, object);
+        match place.0.ends_with("deployments") || place.0.ends_with("statefulsets") {
+            true => self.run_pods(place, applied),
+            false => applied,
+        }
+    }
+
+    /// The controller manager, which is quick here.
+    fn run_pods(&mut self, place: &Place, mut workload: Value) -> Value {
+        let replicas = &workload["spec"]["replicas"];
+        workload["status"] = json!({
+            "observedGeneration": workload["metadata"]["generation"], "replicas": replicas, "readyReplicas": replicas,
+            "updatedReplicas": replicas, "currentRevision": "1", "updateRevision": "1",
+        });
+        self.put(place, workload)
+    }
+
+    fn put(&mut self, place: &Place, mut object: Value) -> Value {
+        let old = self.objects.get(place);
+        if old == Some(&object) {
+            return object;
+        }
+        let kind = if old.is_some() { "MODIFIED" } else { "ADDED" };
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.objects.insert(place.clone(), object.clone());
+        self.emit(&place.0, json!({ "type": kind, "object": object }));
+        object
+    }
+
+    fn remove(&mut self, place: &Place) {
+        if let Some(mut object) = self.objects.remove(place) {
+            self.version += 1;
+            object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+            self.emit(&place.0, json!({ "type": "DELETED", "object": object }));
+        }
+    }
+
+    fn emit(&mut self, collection: &str, event: Value) {
+        self.log.push((self.version, collection.to_owned(), event.clone()));
+        let slip = self.slip.filter(|(at, _)| *at == self.events).map(|(_, slip)| slip);
+        self.events += 1;
+        match slip {
+            Some(Slip::Lost) => {
+                // Whoever asks from before finds nothing of it either.
+                self.log.pop();
+                let expired = json!({ "type": "ERROR", "object": { "kind": "Status", "apiVersion": "v1", "metadata": {},
+                    "status": "Failure", "reason": "Expired", "code": 410, "message": "too old" } });
+                return self.send(collection, &expired);
+            }
+            Some(Slip::Late) => self.late = Some(VecDeque::new()),
+            Some(Slip::Twice) => self.send(collection, &event),
+            None => {}
+        }
+        match &mut self.late {
+            Some(late) => late.push_back((collection.to_owned(), event)),
+            None => self.send(collection, &event),
+        }
+    }
+
+    fn send(&mut self, collection: &str, event: &Value) {
+        self.watchers.retain(|(of, sender)| of != collection || sender.unbounded_send(event.clone()).is_ok());
+    }
+}
+
+async fn understood(request: Request<Body>) -> Asked {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let path = request.uri().path().to_owned();
+    let mut segments: Vec<&str> = path.split('/').collect();
+    let mut namespace = String::new();
+    if let Some(at) = segments.iter().position(|segment| *segment == "namespaces") {
+        namespace = segments[at + 1].to_owned();
+        segments.drain(at..at + 2);
+    }
+    // "", "api", version, plural … or "", "apis", group, version, plural …
+    let head = if segments[1] == "api" { 4 } else { 5 };
+    let rest = |at: usize| segments.get(at).copied().unwrap_or_default().to_owned();
+    let value =
+        |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=').map(str::to_owned));
+    let watch = value("watch").map(|_| value("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0));
+    let place = (segments[..head].join("/"), namespace, rest(head));
+    let (method, subresource) = (request.method().clone(), rest(head + 1));
+    let bytes = request.into_body().collect_bytes().await.unwrap();
+    Asked { method, place, subresource, watch, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+}
+
+fn reply(code: u16, body: &Value) -> Answer {
+    let body = Full::new(Bytes::from(body.to_string())).boxed_unsync();
+    Response::builder().status(code).body(body).unwrap()
+}
+
+fn refusal(code: u16) -> Answer {
+    let reason = match code {
+        404 => "NotFound",
+        409 => "Conflict",
+        410 => "Expired",
+        429 => "TooManyRequests",
+        _ => "InternalError",
+    };
+    reply(
+        code,
+        &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason,
+        "message": "played", "code": code }),
+    )
+}

@@ -1,0 +1,294 @@
+//! What the operator survives, enumerated: it dies before and after each of its writes, each of them is refused or
+//! carried out in silence, each event of a watch is lost, doubled or late. Whatever happened, the end is the same, and
+//! then nothing is written but the Lease. Time is played, so that pauses cost nothing.
+
+mod memory;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
+
+use batos_covenant::{Command, ErrorKind, ErrorReply, OkReply, Reply, Subject};
+use futures::future::BoxFuture;
+use kube::Client;
+use serde_json::{Value, json};
+
+use crate::{Settings, bus::Ask, run::operate};
+use memory::{Fault, Memory, Place, Slip};
+
+/// A universe's graph, as far as `apply` goes: it fences like the real one.
+#[derive(Clone)]
+struct Graph {
+    memory: Memory,
+    /// uid, generation, term and definition by object.
+    applied: Arc<Mutex<BTreeMap<String, (String, i64, i64, Value)>>>,
+}
+
+impl Graph {
+    fn apply(&self, subject: &Subject, command: &Command) -> Reply {
+        let Command::Apply(apply) = command else { panic!("{command:?}") };
+        let error = |kind| Reply::Error { error: ErrorReply::new(kind, "played") };
+        let mut applied = self.applied.lock().unwrap();
+        if apply.definition.parents.iter().any(|parent| !applied.contains_key(parent)) {
+            return error(ErrorKind::NoSuchObject);
+        }
+        if let Some((uid, generation, term, _)) = applied.get(&subject.object)
+            && (apply.term < *term || (*uid == apply.uid && apply.generation < *generation))
+        {
+            return error(ErrorKind::Stale);
+        }
+        let definition = serde_json::to_value(&apply.definition).unwrap();
+        applied.insert(subject.object.clone(), (apply.uid.clone(), apply.generation, apply.term, definition));
+        Reply::Ok(OkReply::new(json!({ "object": subject.object, "drift": [] }), 1))
+    }
+}
+
+impl Ask for Graph {
+    fn ask<'a>(
+        &'a self,
+        _: &'a str,
+        subject: &'a Subject,
+        command: &'a Command,
+    ) -> BoxFuture<'a, Result<Reply, String>> {
+        Box::pin(async move {
+            match self.memory.gate(format!("apply {}", subject.object), || self.apply(subject, command)).await {
+                Some(result) => result.map_err(|code| format!("played {code}")),
+                // The bus gives up after ten seconds.
+                None => {
+                    tokio::time::sleep(Duration::from_secs(10)).await;
+                    Err("no reply".to_owned())
+                }
+            }
+        })
+    }
+}
+
+struct World {
+    memory: Memory,
+    graph: Graph,
+}
+
+impl World {
+    fn new(fault: Option<(usize, Fault)>, slip: Option<(usize, Slip)>) -> Self {
+        let memory = Memory::with(fault, slip);
+        World { graph: Graph { memory: memory.clone(), applied: Arc::default() }, memory }
+    }
+
+    /// An operator that is started again whenever it ends or dies.
+    async fn operated(&self, name: &str) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        loop {
+            let client = Client::new(self.memory.clone(), "default");
+            let (bus, ready) = (Arc::new(self.graph.clone()), Arc::new(AtomicBool::new(false)));
+            tokio::select! {
+                ended = operate(client, bus, settings(name), ready, std::future::pending()) => drop(ended),
+                () = self.memory.crashed() => {}
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Lets an operator work for so many seconds.
+    async fn run_for(&self, seconds: u64) {
+        let operator = self.operated("a");
+        let _ = tokio::time::timeout(Duration::from_secs(seconds), operator).await;
+    }
+
+    fn seen(&self) -> BTreeMap<Place, Value> {
+        let mut objects = self.memory.objects();
+        objects.retain(|place, _| !place.0.ends_with("leases"));
+        objects.values_mut().for_each(forget_times);
+        objects
+    }
+}
+
+/// What depends on when something happened, and how often something was tried.
+fn forget_times(object: &mut Value) {
+    match object {
+        Value::Object(fields) => {
+            for field in
+                ["resourceVersion", "uid", "universeUid", "lastTransitionTime", "generation", "observedGeneration"]
+            {
+                fields.remove(field);
+            }
+            fields.values_mut().for_each(forget_times);
+        }
+        Value::Array(values) => values.iter_mut().for_each(forget_times),
+        _ => {}
+    }
+}
+
+fn settings(name: &str) -> Settings {
+    Settings {
+        nats: "nats://bus:4222".into(),
+        root: "batos".into(),
+        worker_image: "batos:1".into(),
+        default_store: None,
+        volume_size: "1Gi".into(),
+        namespace: None,
+        drift_check: Duration::from_secs(600),
+        network_policies: true,
+        own_namespace: "default".into(),
+        own_name: name.into(),
+        lease: Duration::from_secs(15),
+    }
+}
+
+fn object(kind: &str, name: &str, spec: Value) -> Value {
+    json!({ "apiVersion": "batos.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
+}
+
+fn universe(name: &str, replicas: i64) -> Value {
+    let store = json!({ "tikv": { "endpoints": ["pd:2379"] } });
+    object("Universe", name, json!({ "store": store, "workers": { "replicas": replicas } }))
+}
+
+fn prototype(name: &str, parents: &[&str], value: i64) -> Value {
+    object(
+        "Prototype",
+        name,
+        json!({ "universe": "tikv", "parents": parents, "slots": [{ "name": "x", "value": value }] }),
+    )
+}
+
+/// One of each, the child before its parent.
+fn wanted(memory: &Memory) {
+    memory.user_applies(prototype("child", &["elder"], 1));
+    memory.user_applies(universe("tikv", 2));
+    memory.user_applies(object("Universe", "file", json!({ "workers": { "replicas": 1 } })));
+    memory.user_applies(prototype("elder", &[], 2));
+}
+
+async fn outcome(fault: Option<(usize, Fault)>, slip: Option<(usize, Slip)>) -> World {
+    let world = World::new(fault, slip);
+    wanted(&world.memory);
+    world.run_for(900).await;
+    world
+}
+
+fn not_the_lease(writes: &[String]) -> Vec<&String> {
+    writes.iter().filter(|write| !write.contains("/leases")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_become_ready_and_then_nothing_is_written() {
+    let world = outcome(None, None).await;
+    let objects = world.seen();
+    let ours: Vec<_> = objects.iter().filter(|(place, _)| place.0.contains("batos.dev")).collect();
+    assert_eq!(ours.len(), 4);
+    for (place, object) in ours {
+        assert_eq!(object["status"]["conditions"][0]["status"], "True", "{place:?} {object}");
+    }
+    let before = world.memory.writes().len();
+    // The same operator would write nothing; one that starts anew does not either.
+    world.run_for(600).await;
+    let after = world.memory.writes();
+    assert_eq!(not_the_lease(&after[before..]), Vec::<&String>::new());
+    assert!(after.len() > before + 100, "the Lease is renewed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_write_may_fail_in_each_way() {
+    let expected = outcome(None, None).await;
+    let writes = expected.memory.writes();
+    let count = writes.iter().rposition(|write| !write.contains("/leases")).unwrap() + 2;
+    assert!(count > 20, "{writes:?}");
+    let faults = [Fault::CrashBefore, Fault::CrashAfter, Fault::Silent].into_iter();
+    for fault in faults.chain([409, 410, 429, 500].map(Fault::Status)) {
+        for at in 0..count {
+            let world = outcome(Some((at, fault)), None).await;
+            let what = format!("{fault:?} at write {at}, {}", writes[at]);
+            assert_eq!(world.seen(), expected.seen(), "{what}");
+            let definitions = |world: &World| {
+                let applied = world.graph.applied.lock().unwrap();
+                applied.iter().map(|(name, (.., definition))| (name.clone(), definition.clone())).collect::<Vec<_>>()
+            };
+            assert_eq!(definitions(&world), definitions(&expected), "{what}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_event_may_be_lost_or_doubled_or_late() {
+    let expected = outcome(None, None).await;
+    for slip in [Slip::Lost, Slip::Twice, Slip::Late] {
+        for at in 0..expected.memory.events() {
+            let world = outcome(None, Some((at, slip))).await;
+            assert_eq!(world.seen(), expected.seen(), "{slip:?} of event {at}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_operators_one_writes_and_the_other_takes_over() {
+    let world = World::new(None, None);
+    wanted(&world.memory);
+    let holder = || {
+        let objects = world.memory.objects();
+        let lease = objects.into_iter().find(|(place, _)| place.0.ends_with("leases"));
+        lease.map(|(_, lease)| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+    };
+    let term = || world.graph.applied.lock().unwrap()["elder"].2;
+    let second = world.operated("b");
+    let mut second = std::pin::pin!(second);
+    let (first_holder, first_term) = {
+        let first = world.operated("a");
+        let mut first = std::pin::pin!(first);
+        tokio::select! {
+            () = &mut first => {}
+            () = &mut second => {}
+            () = tokio::time::sleep(Duration::from_secs(120)) => {}
+        }
+        let writes = world.memory.writes();
+        let creations = writes.iter().filter(|write| write.contains("deployments tikv-uvm")).count();
+        assert!(creations > 0);
+        (holder().unwrap(), term())
+    };
+    // Whichever led is as if it were gone for good when only the other runs.
+    let gone = if first_holder.starts_with("a_") { "a" } else { "b" };
+    world.memory.user_applies(prototype("elder", &[], 3));
+    if gone == "a" {
+        let _ = tokio::time::timeout(Duration::from_secs(120), &mut second).await;
+    } else {
+        let _ = tokio::time::timeout(Duration::from_secs(120), world.operated("a")).await;
+    }
+    assert_ne!(holder().unwrap(), first_holder);
+    assert!(term() > first_term, "{} {first_term}", term());
+}
+
+#[tokio::test(start_paused = true)]
+async fn histories_to_the_same_wishes_end_alike() {
+    let expected = outcome(None, None).await;
+    for seed in 1..=40_u64 {
+        let world = World::new(None, None);
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut next = move |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let history = async {
+            for _ in 0..12 {
+                match next(7) {
+                    0 => world.memory.user_applies(universe("tikv", 1 + i64::try_from(next(3)).unwrap())),
+                    1 => world.memory.user_deletes("universes", "tikv"),
+                    2 => world.memory.user_applies(prototype("elder", &[], 7)),
+                    3 => world.memory.user_deletes("prototypes", "elder"),
+                    4 => world.memory.user_applies(prototype("child", &[], 9)),
+                    5 => world.memory.user_applies(object("Universe", "file", json!({ "workers": { "replicas": 2 } }))),
+                    _ => world.memory.user_deletes("universes", "file"),
+                }
+                tokio::time::sleep(Duration::from_millis(next(40_000))).await;
+            }
+            wanted(&world.memory);
+            std::future::pending::<()>().await;
+        };
+        let operator = world.operated("a");
+        let both = async { tokio::join!(history, operator) };
+        let _ = tokio::time::timeout(Duration::from_secs(2400), both).await;
+        assert_eq!(world.seen(), expected.seen(), "seed {seed}");
+    }
+}
