@@ -131,6 +131,17 @@ impl Output {
 }
 
 impl Cli {
+    /// What runs for long logs what it does; a command tells it by its output.
+    pub fn install_logging(&self) {
+        let serves = match &self.command {
+            Command::Up(_) | Command::Uvm(_) => true,
+            #[cfg(feature = "kubernetes")]
+            Command::Operator(_) => true,
+            _ => false,
+        };
+        install_logging(if serves { "info,async_nats=warn" } else { "error" });
+    }
+
     pub async fn run(self) -> Result<(), Error> {
         match self.command {
             Command::Up(up) => up.run().await,
@@ -206,9 +217,9 @@ pub async fn stop_signal() {
 }
 
 /// Logs go to standard error: as text for people, as JSON when BATOS_LOG_FORMAT=json. BATOS_LOG chooses what.
-pub fn install_logging() {
+fn install_logging(usual: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BATOS_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,async_nats=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

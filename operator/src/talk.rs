@@ -103,7 +103,7 @@ impl Talk {
         let hint = match error.kind {
             BusErrorKind::NoResponders => "\n  --universe or BATOS_UNIVERSE name another one",
             BusErrorKind::Forbidden => {
-                "\n  `batos up` leaves the Architect's URL in .batos/architect.url: pass it by --nats"
+                "\n  a login is for one universe; the Architect's URL is in architect.url beside its data: pass it by --nats"
             }
             _ => "",
         };
