@@ -41,7 +41,7 @@ test_drift() {
 
 test_roll() {
   say "workers roll while messages come: each is carried out once"
-  prototype tally quickstart '  slots: [{ name: n, value: 0 }, { name: add, method: "add = ( n: n + 1. ^n )" }]' | kubectl apply -f -
+  prototype tally quickstart '  slots: [{ name: count, value: 0 }, { name: add, method: "add = ( count: count + 1. ^count )" }]' | kubectl apply -f -
   ready prototype/tally
   kubectl patch universe quickstart --type=merge --patch '{"spec": {"workers": {"replicas": 2, "resources": {"requests": {"cpu": "20m", "memory": "48Mi"}}}}}'
   ready universe/quickstart
@@ -56,5 +56,5 @@ test_roll() {
   done
   ready universe/quickstart
   ((sent > 0)) || die "the roll was over before a message came"
-  is "messages carried out" "$sent" "$(send tally n)"
+  is "messages carried out" "$sent" "$(send tally count)"
 }

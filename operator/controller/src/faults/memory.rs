@@ -96,6 +96,11 @@ impl Memory {
         self.state.lock().unwrap().writes.clone()
     }
 
+    /// How often something other than the Lease changed.
+    pub fn changes(&self) -> usize {
+        self.state.lock().unwrap().log.iter().filter(|(_, of, _)| !of.ends_with("leases")).count()
+    }
+
     pub fn events(&self) -> usize {
         self.state.lock().unwrap().events
     }
