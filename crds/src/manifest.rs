@@ -33,7 +33,7 @@ pub struct Metadata {
 /// One resource of the group.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Resource {
-    Universe(Manifest<UniverseSpec>),
+    Universe(Box<Manifest<UniverseSpec>>),
     Prototype(Manifest<PrototypeSpec>),
     ModelPool(Manifest<ModelPoolSpec>),
     Facet(Manifest<FacetSpec>),
@@ -104,7 +104,7 @@ pub fn parse(text: &str) -> Result<Vec<Resource>, ParseError> {
     for (document, head) in serde_yaml::Deserializer::from_str(text).zip(heads) {
         let Some(head) = head else { continue };
         resources.push(match head.kind {
-            Kind::Universe => Resource::Universe(read(document)?),
+            Kind::Universe => Resource::Universe(Box::new(read(document)?)),
             Kind::Prototype => Resource::Prototype(read(document)?),
             Kind::ModelPool => Resource::ModelPool(read(document)?),
             Kind::Facet => Resource::Facet(read(document)?),

@@ -277,9 +277,10 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         // (at, holder, version, duration) one after the other, and the step that follows from each.
-        let seen = |reads: &[(u64, Option<(&str, &str, Option<i32>)>)]| {
+        type Read<'a> = (u64, Option<(&'a str, &'a str, Option<i32>)>);
+        let seen = |reads: &[Read]| {
             let mut watch = Watch::default();
-            let step = |(at, found): &(u64, Option<(&str, &str, Option<i32>)>)| {
+            let step = |(at, found): &Read| {
                 let lease = found.map(|(holder, version, duration)| lease(holder, version, duration));
                 watch.step(lease.as_ref(), OWN, after(*at))
             };

@@ -18,12 +18,14 @@ use serde_json::{Value, json};
 use crate::{Settings, bus::Ask, run::operate};
 use memory::{Fault, Memory, Place, Slip};
 
+/// uid, generation, term and definition of an object.
+type Applied = (String, i64, i64, Value);
+
 /// A universe's graph, as far as `apply` goes: it fences like the real one.
 #[derive(Clone)]
 struct Graph {
     memory: Memory,
-    /// uid, generation, term and definition by object.
-    applied: Arc<Mutex<BTreeMap<String, (String, i64, i64, Value)>>>,
+    applied: Arc<Mutex<BTreeMap<String, Applied>>>,
 }
 
 impl Graph {
@@ -201,9 +203,9 @@ async fn each_write_may_fail_in_each_way() {
     assert!(count > 20, "{writes:?}");
     let faults = [Fault::CrashBefore, Fault::CrashAfter, Fault::Silent].into_iter();
     for fault in faults.chain([409, 410, 429, 500].map(Fault::Status)) {
-        for at in 0..count {
+        for (at, write) in writes.iter().take(count).enumerate() {
             let world = outcome(Some((at, fault)), None).await;
-            let what = format!("{fault:?} at write {at}, {}", writes[at]);
+            let what = format!("{fault:?} at write {at}, {write}");
             assert_eq!(world.seen(), expected.seen(), "{what}");
             let definitions = |world: &World| {
                 let applied = world.graph.applied.lock().unwrap();

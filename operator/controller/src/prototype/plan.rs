@@ -59,6 +59,7 @@ pub struct Conclusion {
 
 /// The next step.
 #[derive(Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one is made in a reconcile")]
 pub enum Next {
     Send(Box<Send>),
     Conclude(Conclusion),

@@ -32,10 +32,14 @@ fn leftmost(children: &[Child<Value>]) -> Option<Value> {
     children.iter().find_map(|child| child.bucket.clone())
 }
 
+/// By what they hold.
+type Trees = Vec<(&'static str, Tree<Value>)>;
+
 /// What a check knows of a universe's large collections and their buckets.
 #[derive(Default)]
 pub(super) struct Survey {
-    collections: Vec<(ObjectId, u64, Vec<(&'static str, Tree<Value>)>)>,
+    /// Each with its owner's tag and its trees.
+    collections: Vec<(ObjectId, u64, Trees)>,
     buckets: BTreeMap<ObjectId, Known>,
 }
 

@@ -1,6 +1,6 @@
 //! A universe in memory that lets every object be faulted in once.
 // Each test uses a part of this.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod buckets;
 pub mod house;
