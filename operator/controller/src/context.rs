@@ -280,7 +280,7 @@ impl Context {
             )
             .await
         {
-            // It went while it was looked at.
+            // It went while it was looked at. A conflict is tried again: another of its name may be there.
             Err(Error::Kubernetes { source, .. }) if gone(&source) => return Ok(()),
             result => result.map(drop)?,
         }
@@ -390,7 +390,7 @@ fn is_news(verdict: &Verdict, before: &[Condition]) -> bool {
 }
 
 fn gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_not_found() || status.is_conflict())
+    matches!(error, kube::Error::Api(status) if status.is_not_found())
 }
 
 /// Namespace and name.

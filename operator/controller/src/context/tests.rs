@@ -119,7 +119,7 @@ async fn a_status_is_applied_under_the_field_manager_and_only_when_it_differs() 
 
 #[tokio::test]
 async fn an_object_that_went_meanwhile_is_no_failure_and_another_answer_is() {
-    for (code, reason, fails) in [(404, "NotFound", false), (409, "Conflict", false), (403, "Forbidden", true)] {
+    for (code, reason, fails) in [(404, "NotFound", false), (409, "Conflict", true), (403, "Forbidden", true)] {
         let (context, mut server) = context();
         let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": reason,
             "code": code });
