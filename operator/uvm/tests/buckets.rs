@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use batos_covenant::{FullState, GetFullStateCommand, Wire};
-use batos_graph::{Batch, Expect, Key, KeySpace, ObjectId, Payload, Place, Record, Store};
+use batos_graph::{Batch, Expect, Key, KeySpace, ObjectId, Past, Payload, Place, Record, Store};
 use batos_uvm::universe::{Universe, Work, check, restore};
 use common::universe::{answer, apply, data, message, store};
 use serde_json::json;
@@ -50,7 +50,7 @@ async fn heads(store: &dyn Store) -> BTreeMap<ObjectId, (u64, Record)> {
             match Place::of(key) {
                 Some(Place::Head(id)) => drop(heads.insert(id, (row.rev, Record::decode(&row.bytes).unwrap()))),
                 Some(Place::History(id, _)) => {
-                    assert!(!Record::decode(&row.bytes).unwrap().is_bucket(), "bucket {id} has a history");
+                    assert!(!Past::decode(&row.bytes).unwrap().record.is_bucket(), "bucket {id} has a history");
                 }
                 Some(Place::Outbox(id, _)) => {
                     assert!(!heads.get(&id).is_some_and(|(_, record)| record.is_bucket()), "an event of bucket {id}");
