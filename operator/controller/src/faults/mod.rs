@@ -237,8 +237,7 @@ async fn of_two_operators_one_writes_and_the_other_takes_over() {
         lease.map(|(_, lease)| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
     };
     let term = || world.graph.applied.lock().unwrap()["elder"].2;
-    let second = world.operated("b");
-    let mut second = std::pin::pin!(second);
+    let mut second = Box::pin(world.operated("b"));
     let (first_holder, first_term) = {
         let first = world.operated("a");
         let mut first = std::pin::pin!(first);
@@ -258,6 +257,8 @@ async fn of_two_operators_one_writes_and_the_other_takes_over() {
     if gone == "a" {
         let _ = tokio::time::timeout(Duration::from_secs(120), &mut second).await;
     } else {
+        // What it has spawned ends with it.
+        drop(second);
         let _ = tokio::time::timeout(Duration::from_secs(120), world.operated("a")).await;
     }
     assert_ne!(holder().unwrap(), first_holder);
