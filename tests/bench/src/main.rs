@@ -31,8 +31,7 @@ const BENCHMARKS: &[(&str, u32, bool)] = &[
     ("fib", 30, false),
     ("sends", 10_000_000, false),
 ];
-const LIMITS: Limits =
-    Limits { fuel: u64::MAX / 2, heap_bytes: 1 << 30, depth: 20_000, fan_out: 1_000, hops: 64 };
+const LIMITS: Limits = Limits { fuel: u64::MAX / 2, heap_bytes: 1 << 30, depth: 20_000, fan_out: 1_000, hops: 64 };
 const ROUNDS: usize = 7;
 
 /// The image, and nothing else.

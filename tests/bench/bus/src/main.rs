@@ -180,6 +180,7 @@ async fn populate(nats: &async_nats::Client, counters: usize) -> Result<(), Fail
         name: name.to_owned(),
         value,
         method: method.map(str::to_owned),
+        intent: None,
         constant: false,
     };
     let slots = vec![slot("n", Some(json!(0)), None), slot("increment", None, Some("increment = ( n: n + 1. ^n )"))];

@@ -67,6 +67,7 @@ async fn populate(store: &RedbStore, universe: &Universe, counters: u32) -> Resu
         name: "increment".to_owned(),
         value: None,
         method: Some("increment = ( n: n + 1. ^ n )".to_owned()),
+        intent: None,
         constant: false,
     };
     let definition = PrototypeDefinition { slots: vec![method], ..PrototypeDefinition::default() };
