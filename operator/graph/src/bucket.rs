@@ -19,6 +19,8 @@ pub const LEAF: usize = 32;
 pub const LEAF_BYTES: usize = 16 * 1024;
 /// Most children of a branch.
 pub const BRANCH: usize = 64;
+/// Most levels of branches. Nothing that fits into a store has so many.
+pub const MAX_HEIGHT: u32 = 16;
 /// Most children at the top, which is written with every change.
 pub const TOP: usize = 16;
 
@@ -83,7 +85,7 @@ impl<V> Default for Tree<V> {
 impl<V> Tree<V> {
     /// Items, those of holes included.
     pub fn count(&self) -> u64 {
-        self.top.iter().map(|child| child.count).sum()
+        total::<Branches, V>(&self.top)
     }
 
     pub fn values(&self) -> impl Iterator<Item = &V> {
@@ -296,6 +298,11 @@ impl Kind for Places {
     }
 }
 
+/// What items count for together.
+pub fn total<K: Kind, V>(items: &[K::Item<V>]) -> u64 {
+    items.iter().map(K::count).fold(0, u64::saturating_add)
+}
+
 /// Where too many or too large items of a bucket are cut: the ends of the parts. One part is left as it is. `appended`:
 /// the last item was added behind all others of the tree, where more will come; so the first part stays full.
 pub fn cuts<K: Kind, V>(items: &[K::Item<V>], value: impl Fn(&V) -> usize, appended: bool) -> Vec<usize> {
@@ -345,7 +352,7 @@ fn level<K: Kind, V>(
         .rev()
         .map(|start| {
             let part = items.split_off(start);
-            let (count, low) = (part.iter().map(K::count).sum(), part.first().map_or(0, K::low));
+            let (count, low) = (total::<K, V>(&part), part.first().map_or(0, K::low));
             Child { bucket: Some(keep(K::content(part))), count, low }
         })
         .collect();

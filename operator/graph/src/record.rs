@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ObjectId,
-    bucket::{BigArray, BigTable, Bucket},
+    bucket::{BigArray, BigTable, Bucket, MAX_HEIGHT},
 };
 
 /// Newest format tag of records; a reader refuses newer ones.
@@ -173,6 +173,15 @@ impl Record {
         }
     }
 
+    /// Of the trees that the record holds, the higher one's.
+    fn height(&self) -> u32 {
+        match &self.payload {
+            Payload::BigArray(array) => array.elements.height,
+            Payload::BigTable(table) => table.entries.height.max(table.places.height),
+            _ => 0,
+        }
+    }
+
     fn format(&self) -> u8 {
         match self.payload {
             Payload::BigArray(_) | Payload::BigTable(_) | Payload::Bucket(_) => FORMAT,
@@ -186,7 +195,11 @@ impl Record {
                 let mut reader = rmp_serde::Deserializer::from_read_ref(rest);
                 // What is damaged may nest deeper than the stack is.
                 reader.set_max_depth(MAX_DEPTH);
-                Self::deserialize(&mut reader).map_err(|e| RecordError::Damaged(e.to_string()))
+                let record = Self::deserialize(&mut reader).map_err(|e| RecordError::Damaged(e.to_string()))?;
+                match record.height() > MAX_HEIGHT {
+                    true => Err(RecordError::Damaged(format!("a tree of {} levels", record.height()))),
+                    false => Ok(record),
+                }
             }
             Some((&format, _)) if format > FORMAT => Err(RecordError::Newer(format)),
             _ => Err(RecordError::Damaged("no format tag".to_owned())),

@@ -7,7 +7,10 @@ mod common;
 use std::collections::BTreeMap;
 
 use batos_covenant::{FullState, GetFullStateCommand, Wire};
-use batos_graph::{Batch, Expect, Key, KeySpace, ObjectId, Past, Payload, Place, Record, Store};
+use batos_graph::{
+    Batch, Expect, Key, KeySpace, ObjectId, Past, Payload, Place, Put, Record, Store, Value,
+    bucket::{BigArray, Content, MAX_HEIGHT, Tree},
+};
 use batos_uvm::universe::{Universe, Work, check, restore};
 use common::universe::{answer, apply, data, message, store};
 use serde_json::json;
@@ -152,13 +155,58 @@ async fn undo_brings_a_collection_back_to_its_slot() {
     assert!(problems.is_empty(), "{problems:?}");
 }
 
+/// A branch that holds itself, below the elements of a list.
+#[tokio::test]
+async fn a_circle_of_buckets_is_told() {
+    let (_folder, store) = store();
+    drop(filled(&store).await);
+    let heads = heads(&*store).await;
+    let list = heads.values().find_map(|(_, record)| match &record.payload {
+        Payload::BigArray(array) => array.elements.top[0].bucket.clone(),
+        _ => None,
+    });
+    let Some(Value::Ref(branch)) = list else { panic!("no list in buckets") };
+    let (rev, mut record) = heads[&branch].clone();
+    let Payload::Bucket(bucket) = &mut record.payload else { panic!("no bucket") };
+    let Content::Branches(children) = &mut bucket.content else { panic!("no branch") };
+    children[0].bucket = Some(Value::Ref(branch));
+    let key = KeySpace::new("one").head(branch);
+    let batch = Batch {
+        marker: KeySpace::new("one").marker([1; 16]),
+        marker_bytes: Vec::new(),
+        expect: vec![Expect { key: key.clone(), rev: Some(rev) }],
+        lock: Vec::new(),
+        put: vec![Put { key, bytes: record.encode().unwrap() }],
+        delete: Vec::new(),
+    };
+    store.commit(batch).await.unwrap();
+    let problems = check(&*store, "one", |_| {}).await.unwrap().problems;
+    assert!(problems.iter().any(|problem| problem.contains(&branch.to_string())), "{problems:?}");
+    let universe = Universe::open("one", store.clone()).await.unwrap();
+    for source in ["list at: 1", "list add: 1 beforeIndex: 1", "list indexOf: -1"] {
+        let error = eval(&universe, source).await.unwrap_err();
+        assert!(error.contains("do not fit together"), "{source}: {error}");
+    }
+}
+
+#[test]
+fn a_tree_of_too_many_levels_is_refused() {
+    let array = |height| Record {
+        payload: Payload::BigArray(BigArray { owner: 1, elements: Tree { height, top: Vec::new() } }),
+        ..Record::default()
+    };
+    assert!(Record::decode(&array(MAX_HEIGHT).encode().unwrap()).is_ok());
+    assert!(Record::decode(&array(MAX_HEIGHT + 1).encode().unwrap()).is_err());
+    assert!(Record::decode(&array(u32::MAX).encode().unwrap()).is_err());
+}
+
 #[tokio::test]
 async fn what_is_lost_is_told() {
     let (_folder, store) = store();
     drop(filled(&store).await);
     let heads = heads(&*store).await;
     let leaf = heads.iter().find(|(_, (_, record))| match &record.payload {
-        Payload::Bucket(bucket) => matches!(bucket.content, batos_graph::bucket::Content::Elements(_)),
+        Payload::Bucket(bucket) => matches!(bucket.content, Content::Elements(_)),
         _ => false,
     });
     let (lost, (rev, _)) = leaf.unwrap();

@@ -1,6 +1,9 @@
 //! Large collections as those outside see them, and whether their buckets fit together.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use batos_graph::{
     ObjectId, Payload, Record, Value,
@@ -111,7 +114,7 @@ impl Survey {
     pub(super) fn conclude(&self, problem: &mut impl FnMut(String)) {
         let mut users: BTreeMap<ObjectId, (ObjectId, bool)> = BTreeMap::new();
         for (id, owner, trees) in &self.collections {
-            let mut used = Vec::new();
+            let mut used = BTreeSet::new();
             let mut tallies = Vec::new();
             for (kind, tree) in trees {
                 match self.tally(&tree.top, tree.height, kind, &mut used) {
@@ -141,14 +144,16 @@ impl Survey {
         children: &[Child<Value>],
         height: u32,
         kind: &str,
-        used: &mut Vec<ObjectId>,
+        used: &mut BTreeSet<ObjectId>,
     ) -> Result<Tally, String> {
         let mut sum = Tally::default();
         for child in children {
             let tally = match &child.bucket {
                 None => Tally { count: child.count, ..Tally::default() },
                 Some(Value::Ref(id)) => {
-                    used.push(*id);
+                    if !used.insert(*id) {
+                        return Err(format!("bucket {id} is there twice"));
+                    }
                     let known = self.buckets.get(id).ok_or(format!("{id} is no bucket"))?;
                     match (known.leaf, height.checked_sub(1)) {
                         (Some(leaf), None) if leaf == kind => known.tally,
@@ -161,7 +166,7 @@ impl Survey {
             if tally.count != child.count {
                 return Err(format!("{} {kind} where {} should be", tally.count, child.count));
             }
-            sum.count += tally.count;
+            sum.count = sum.count.saturating_add(tally.count);
             sum.live += tally.live;
             sum.hashes = sum.hashes.wrapping_add(tally.hashes);
         }

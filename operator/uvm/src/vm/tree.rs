@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use batos_covenant::ErrorKind;
-use batos_graph::bucket::{self, Branches, Content, Entries, Entry, Kind, Places, TOP, cuts};
+use batos_graph::bucket::{self, Branches, Content, Entries, Entry, Kind, Places, TOP, cuts, total};
 
 use super::{
     VmError,
@@ -348,7 +348,7 @@ impl Heap {
             let children = self.children_mut(tree, &nodes)?;
             children.dedup_by(|next, child| {
                 let both = next.bucket.is_none() && child.bucket.is_none();
-                child.count += if both { next.count } else { 0 };
+                child.count = child.count.saturating_add(if both { next.count } else { 0 });
                 both
             });
             is_hole = children.iter().all(|child| child.bucket.is_none());
@@ -379,7 +379,7 @@ impl Heap {
         }
         if tree.top.len() > TOP {
             let top = std::mem::take(&mut tree.top);
-            let (count, low) = (top.iter().map(|child| child.count).sum(), top.first().map_or(0, |child| child.low));
+            let (count, low) = (total::<Branches, Value>(&top), top.first().map_or(0, |child| child.low));
             let bucket = Some(self.new_bucket(owner, Content::Branches(top))?);
             *tree = Tree { height: tree.height + 1, top: vec![Child { bucket, count, low }] };
         }
@@ -396,12 +396,12 @@ impl Heap {
         let mut siblings = Vec::with_capacity(ends.len());
         for start in ends.into_iter().rev() {
             let items = self.items_mut::<K>(node)?.split_off(start);
-            let (count, low) = (items.iter().map(K::count).sum(), items.first().map_or(0, K::low));
+            let (count, low) = (total::<K, Value>(&items), items.first().map_or(0, K::low));
             let bucket = Some(self.new_bucket(owner, K::content(items))?);
             siblings.push(Child { bucket, count, low });
         }
         siblings.reverse();
-        Ok(Some((self.items::<K>(node)?.iter().map(K::count).sum(), siblings)))
+        Ok(Some((total::<K, Value>(self.items::<K>(node)?), siblings)))
     }
 
     /// What a value takes in a record, in bytes, at most.
