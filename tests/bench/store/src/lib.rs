@@ -1,5 +1,8 @@
 //! What the benchmarks share: workloads as processes of their own, each of which prints one line of JSON.
 
+use batos_covenant::{Encoding, Reply, decode};
+use batos_graph::ObjectId;
+use batos_uvm::universe::{Authority, Delivery, Message, Universe, Work};
 use std::{
     error::Error,
     fs::{self, File},
@@ -53,4 +56,24 @@ pub fn bare_syncs(path: &Path, seconds: f64) -> Result<Vec<Duration>, Failure> {
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Carries out a message as the operator's; an error reply is a failure.
+pub async fn send(universe: &Universe, object: ObjectId, work: Work, id: Option<String>) -> Result<(), Failure> {
+    let message = Message {
+        object,
+        authority: Authority::Operator,
+        sender: "bench".to_owned(),
+        id,
+        digest: [0; 32],
+        encoding: Encoding::MessagePack,
+        work,
+    };
+    match universe.deliver(&message).await? {
+        Delivery::Replied(reply) => match decode(&reply)?.0 {
+            Reply::Ok(_) => Ok(()),
+            Reply::Error { error } => Err(error.message.into()),
+        },
+        Delivery::NotUnderstood(missing) => Err(format!("nobody understands {:?}", missing.selector).into()),
+    }
 }

@@ -11,10 +11,10 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use batos_bench_store::Failure;
-use batos_covenant::{ApplyCommand, Encoding, PrototypeDefinition, SendCommand, SlotDefinition};
+use batos_bench_store::{Failure, send};
+use batos_covenant::{ApplyCommand, PrototypeDefinition, SendCommand, SlotDefinition};
 use batos_graph::{Key, ObjectId, Place, RedbStore, Store};
-use batos_uvm::universe::{Authority, Delivery, Message, Opening, Universe, Work};
+use batos_uvm::universe::{Opening, Universe, Work};
 
 const TURNS: u64 = 100_000;
 const CLIENTS: u64 = 64;
@@ -98,25 +98,6 @@ async fn turns(universe: Universe, client: u64) -> Result<(), Failure> {
         send(&universe, object, Work::Send { send: increment, made: None }, id).await?;
     }
     Ok(())
-}
-
-async fn send(universe: &Universe, object: ObjectId, work: Work, id: Option<String>) -> Result<(), Failure> {
-    let message = Message {
-        object,
-        authority: Authority::Operator,
-        sender: "bench".to_owned(),
-        id,
-        digest: [0; 32],
-        encoding: Encoding::MessagePack,
-        work,
-    };
-    match universe.deliver(&message).await? {
-        Delivery::Replied(reply) => match batos_covenant::decode(&reply)?.0 {
-            batos_covenant::Reply::Ok(_) => Ok(()),
-            batos_covenant::Reply::Error { error } => Err(error.message.into()),
-        },
-        Delivery::NotUnderstood(missing) => Err(format!("nobody understands {:?}", missing.selector).into()),
-    }
 }
 
 /// Bytes of keys and values by what they are.

@@ -13,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use batos_bench_store::{Failure, bare_syncs, median, resident, written};
-use batos_covenant::{ApplyCommand, Encoding, GetFullStateCommand, PrototypeDefinition, SendCommand, SlotDefinition};
+use batos_bench_store::{Failure, bare_syncs, median, resident, send, written};
+use batos_covenant::{ApplyCommand, GetFullStateCommand, PrototypeDefinition, SendCommand, SlotDefinition};
 use batos_graph::{Key, ObjectId, Record, RedbStore, Slot, SlotKind, Store, Value, Versioned};
-use batos_uvm::universe::{Authority, Delivery, Message, Universe, Work};
+use batos_uvm::universe::{Universe, Work};
 
 /// Objects of the store that is opened.
 const OBJECTS: u32 = 100_000;
@@ -85,25 +85,6 @@ async fn populate(store: &RedbStore, universe: &Universe, counters: u32) -> Resu
         store.restore(rows).await?;
     }
     Ok(())
-}
-
-async fn send(universe: &Universe, object: ObjectId, work: Work, id: Option<String>) -> Result<(), Failure> {
-    let message = Message {
-        object,
-        authority: Authority::Operator,
-        sender: "bench".to_owned(),
-        id,
-        digest: [0; 32],
-        encoding: Encoding::MessagePack,
-        work,
-    };
-    match universe.deliver(&message).await? {
-        Delivery::Replied(reply) => match batos_covenant::decode(&reply)?.0 {
-            batos_covenant::Reply::Ok(_) => Ok(()),
-            batos_covenant::Reply::Error { error } => Err(error.message.into()),
-        },
-        Delivery::NotUnderstood(missing) => Err(format!("nobody understands {:?}", missing.selector).into()),
-    }
 }
 
 fn increment() -> Work {
