@@ -1,10 +1,15 @@
 //! Moves events from the outbox to the bus. The outbox row goes only when the bus has the event.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use batos_bus::{Event, Publisher};
-use batos_graph::Key;
+use batos_graph::{Key, KeySpace};
 use batos_uvm::universe::{OUTBOX_PAGE, OutboxEvent, Universe};
+use futures::{StreamExt, stream};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{cli::Error, metrics::Metrics};
@@ -18,6 +23,8 @@ const GATHER: Duration = Duration::from_millis(1);
 const TRIM: Duration = Duration::from_millis(250);
 /// Events that are published at once, and published ones that may wait to be removed.
 const PAGE: usize = 1024;
+/// Objects whose events are read at once.
+const READS: usize = 16;
 /// After a failure.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -26,7 +33,7 @@ pub struct Relay {
     publisher: Publisher,
     root: String,
     /// Published and still in the outbox.
-    published: HashSet<Key>,
+    published: BTreeSet<Key>,
     /// When they shall go.
     trim_at: Option<Instant>,
     /// Marker of the last removal.
@@ -36,7 +43,7 @@ pub struct Relay {
 
 impl Relay {
     pub fn new(universe: Universe, publisher: Publisher, root: String, metrics: Arc<Metrics>) -> Self {
-        Self { universe, publisher, root, published: HashSet::new(), trim_at: None, marker: None, metrics }
+        Self { universe, publisher, root, published: BTreeSet::new(), trim_at: None, marker: None, metrics }
     }
 
     /// Until `stop` turns true; then what waits is published once more.
@@ -83,18 +90,41 @@ impl Relay {
         }
     }
 
-    /// Publishes what commits of this worker left.
+    /// Publishes what commits of this worker left, after what waits of the same objects: another worker may have died with it.
     async fn publish_keys(&mut self, mut keys: Vec<Key>) -> Result<(), Error> {
         if keys.is_empty() {
             return Ok(());
         }
         tokio::time::sleep(GATHER).await;
         keys.extend(self.universe.outbox_filled(Duration::ZERO).await);
-        for page in keys.chunks(PAGE) {
-            let events = self.universe.outbox_rows(page).await?;
-            self.publish(events).await?;
+        let mut last = BTreeMap::new();
+        for key in keys {
+            let last = last.entry(KeySpace::object_of(&key)).or_insert_with(|| key.clone());
+            if *last < key {
+                *last = key;
+            }
         }
-        Ok(())
+        let wanted: Vec<_> = last.into_values().map(|last| (self.published_before(&last), last)).collect();
+        let universe = self.universe.clone();
+        let reads = stream::iter(wanted).map(move |(after, last)| {
+            let universe = universe.clone();
+            async move { universe.outbox_of(&last, after.as_ref()).await }
+        });
+        let mut reads = std::pin::pin!(reads.buffered(READS));
+        let mut events = Vec::new();
+        while let Some(more) = reads.next().await {
+            events.extend(more?);
+            if events.len() >= PAGE {
+                self.publish(std::mem::take(&mut events)).await?;
+            }
+        }
+        self.publish(events).await
+    }
+
+    /// The last event before `key`, or it, that is published and of the same object.
+    fn published_before(&self, key: &Key) -> Option<Key> {
+        let before = self.published.range(..=key).next_back()?;
+        (KeySpace::object_of(before) == KeySpace::object_of(key)).then(|| before.clone())
     }
 
     /// Publishes all that waits.

@@ -160,15 +160,14 @@ impl Client {
         self.refused.borrow().as_ref().is_some_and(|refusal| refusal.contains(subject))
     }
 
-    /// Sends a command and waits ten seconds for its reply. With an `id` it may be repeated safely.
+    /// Sends a command and waits for its reply, ten seconds at a time: the worker that had it may be no more, so it is sent
+    /// a second time, under the same id.
     pub async fn request(&self, subject: &Subject, command: &Command, id: Option<&str>) -> Result<Reply, BusError> {
         let payload =
             encode(command, Encoding::MessagePack).map_err(|e| BusError::new(BusErrorKind::Encoding, e.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(SENDER_HEADER, "batos");
-        if let Some(id) = id {
-            headers.insert(MESSAGE_ID_HEADER, id);
-        }
+        headers.insert(MESSAGE_ID_HEADER, id.map_or_else(|| self.nats.new_inbox(), str::to_owned));
         let mut refused = self.refused.clone();
         refused.mark_unchanged();
         let refusal = async {
@@ -181,9 +180,15 @@ impl Client {
                 }
             }
         };
-        let request = self.nats.request_with_headers(subject.to_string(), headers, payload.into());
+        let ask = || self.nats.request_with_headers(subject.to_string(), headers.clone(), payload.clone().into());
+        let twice = async {
+            match ask().await {
+                Err(error) if error.kind() == RequestErrorKind::TimedOut => ask().await,
+                answered => answered,
+            }
+        };
         let answered = tokio::select! {
-            answered = request => answered,
+            answered = twice => answered,
             refusal = refusal => {
                 let text = format!("NATS does not let this user ask on {subject}: log in as the Architect ({refusal})");
                 return Err(BusError::new(BusErrorKind::Forbidden, text));

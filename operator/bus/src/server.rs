@@ -1,6 +1,6 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use async_nats::{HeaderMap, Subscriber};
+use async_nats::{HeaderMap, Message, Subscriber};
 use batos_covenant::{AccessClass, MESSAGE_ID_HEADER, SENDER_HEADER, Subject};
 use futures::StreamExt;
 use tokio::sync::{Semaphore, watch};
@@ -11,6 +11,8 @@ use crate::{BusError, BusErrorKind, Client};
 const CONCURRENCY: usize = 256;
 /// Requests that wait at most. NATS would drop what is not taken from it in time, and nobody would hear of it.
 const WAITING: usize = 8192;
+/// How long what NATS has sent may take to come in when serving ends.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// A request as it came.
 pub struct Request {
@@ -37,7 +39,7 @@ pub trait Handler: Send + Sync + 'static {
     fn refuse(&self, payload: &[u8], refusal: Refusal) -> Vec<u8>;
 }
 
-/// Serves the `cmd` and `adm` subjects of one universe until `stop` turns true, then finishes what has begun. Ends when
+/// Serves the `cmd` and `adm` subjects of one universe until `stop` turns true, then finishes what has come. Ends when
 /// the server does not let it listen.
 pub async fn serve(
     client: &Client,
@@ -46,8 +48,12 @@ pub async fn serve(
     handler: Arc<impl Handler>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), BusError> {
-    let slots = Arc::new(Semaphore::new(CONCURRENCY));
-    let places = Arc::new(Semaphore::new(CONCURRENCY + WAITING));
+    let service = Service {
+        client: client.clone(),
+        handler,
+        slots: Arc::new(Semaphore::new(CONCURRENCY)),
+        places: Arc::new(Semaphore::new(CONCURRENCY + WAITING)),
+    };
     let subjects = [AccessClass::Cmd, AccessClass::Adm].map(|class| Subject::wildcard(root, universe, class));
     let mut subscriptions = Vec::new();
     for subject in &subjects {
@@ -62,17 +68,44 @@ pub async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let Some(message) = message else { break };
-        let Some(reply_to) = message.reply else {
+        service.accept(message).await;
+    }
+    // NATS sends what comes from now on to other workers; what it has sent here is carried out here.
+    for subscription in messages.iter_mut() {
+        let _ = subscription.drain().await;
+    }
+    let rest = async {
+        while let Some(message) = messages.next().await {
+            service.accept(message).await;
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN, rest).await;
+    // All places free: every reply is out.
+    let _ = service.places.acquire_many(u32::try_from(CONCURRENCY + WAITING).unwrap_or(u32::MAX)).await;
+    client.nats.flush().await.map_err(|e| BusError::new(BusErrorKind::Publish, e.to_string()))
+}
+
+struct Service<H> {
+    client: Client,
+    handler: Arc<H>,
+    slots: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+impl<H: Handler> Service<H> {
+    /// Begins to carry out a message, or refuses it when too many wait.
+    async fn accept(&self, message: Message) {
+        let Some(reply_to) = message.reply.clone() else {
             tracing::warn!(subject = %message.subject, "request without a reply subject is ignored");
-            continue;
+            return;
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            client.counters().busy.add(1);
-            let reply = handler.refuse(&message.payload, Refusal::Busy { waiting: WAITING });
-            let _ = client.nats.publish(reply_to, reply.into()).await;
-            continue;
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            self.client.counters().busy.add(1);
+            let reply = self.handler.refuse(&message.payload, Refusal::Busy { waiting: WAITING });
+            let _ = self.client.nats.publish(reply_to, reply.into()).await;
+            return;
         };
-        let (handler, client, slots) = (handler.clone(), client.clone(), slots.clone());
+        let (handler, client, slots) = (self.handler.clone(), self.client.clone(), self.slots.clone());
         tokio::spawn(async move {
             let _place = place;
             let Ok(_slot) = slots.acquire().await else { return };
@@ -95,10 +128,6 @@ pub async fn serve(
             }
         });
     }
-    drop(messages);
-    // All places free: every reply is out.
-    let _ = places.acquire_many(u32::try_from(CONCURRENCY + WAITING).unwrap_or(u32::MAX)).await;
-    client.nats.flush().await.map_err(|e| BusError::new(BusErrorKind::Publish, e.to_string()))
 }
 
 async fn subscribe(client: &Client, subject: &str) -> Result<Subscriber, BusError> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use batos_covenant::{Encoding, Transcript, TranscriptEvent, encode};
-use batos_graph::{Batch, Key, ObjectId, Put, Rev, Versioned};
+use batos_graph::{Batch, Key, KeySpace, ObjectId, Put, Rev, Versioned};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -115,19 +115,32 @@ impl Universe {
         self.inner.outbox.wake.notify_one();
     }
 
-    /// Those of these events that wait still.
-    pub async fn outbox_rows(&self, keys: &[Key]) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
-        let rows = self.inner.store.read(keys).await.map_err(UniverseError::Store)?;
-        keys.iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).map(|(key, row)| event_of(key, &row)).collect()
+    /// Waiting events of the object that `last` is about, after `after` and up to `last`, in order: also those that a worker
+    /// which is no more has left before it.
+    pub async fn outbox_of(&self, last: &Key, after: Option<&Key>) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
+        let Some(object) = KeySpace::object_of(last) else { return Ok(Vec::new()) };
+        let end = successor(last);
+        let mut start = after.map_or_else(|| self.inner.keys.outbox(object, 0), successor);
+        let mut events = Vec::new();
+        loop {
+            let page = self.outbox_between(&start, &end).await?;
+            let full = page.len() == OUTBOX_PAGE;
+            events.extend(page);
+            match events.last() {
+                Some((key, _)) if full => start = successor(key),
+                _ => return Ok(events),
+            }
+        }
     }
 
     /// Waiting events of one shard, in order per object, after the last one of the page before.
     pub async fn outbox(&self, shard: u8, after: Option<&Key>) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
-        let (mut start, end) = self.inner.keys.outbox_range(shard);
-        if let Some(after) = after {
-            start = Key([after.0.as_slice(), &[0]].concat());
-        }
-        let rows = self.inner.store.scan(&start, &end, None, OUTBOX_PAGE).await.map_err(UniverseError::Store)?;
+        let (start, end) = self.inner.keys.outbox_range(shard);
+        self.outbox_between(&after.map_or(start, successor), &end).await
+    }
+
+    async fn outbox_between(&self, start: &Key, end: &Key) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
+        let rows = self.inner.store.scan(start, end, None, OUTBOX_PAGE).await.map_err(UniverseError::Store)?;
         rows.iter().map(|(key, row)| event_of(key, row)).collect()
     }
 
@@ -138,6 +151,11 @@ impl Universe {
         let batch = Batch { delete: keys, ..self.batch(marker.clone()) };
         self.inner.store.commit(batch).await.map(|_| marker).map_err(UniverseError::Store)
     }
+}
+
+/// The least key after this one.
+fn successor(key: &Key) -> Key {
+    Key([key.0.as_slice(), &[0]].concat())
 }
 
 fn event_of(key: &Key, row: &Versioned) -> Result<(Key, OutboxEvent), UniverseError> {
