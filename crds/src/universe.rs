@@ -64,11 +64,15 @@ pub struct RetentionSpec {
     #[serde(default = "replies", deserialize_with = "check::age")]
     #[schemars(regex(pattern = schema::AGE))]
     pub replies: String,
+    /// Objects that nothing reaches from a name, a manifest or a waiting message. With several workers keep them for minutes.
+    #[serde(default = "unreached", deserialize_with = "check::age")]
+    #[schemars(regex(pattern = schema::AGE))]
+    pub unreached: String,
 }
 
 impl Default for RetentionSpec {
     fn default() -> Self {
-        Self { history: history(), replies: replies() }
+        Self { history: history(), replies: replies(), unreached: unreached() }
     }
 }
 
@@ -77,6 +81,10 @@ fn history() -> String {
 }
 
 fn replies() -> String {
+    "1d".to_owned()
+}
+
+fn unreached() -> String {
     "1d".to_owned()
 }
 

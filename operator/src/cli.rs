@@ -105,6 +105,9 @@ struct Uvm {
     /// How long a repeat of a message id gets the first reply; a later one is carried out again
     #[arg(long, default_value = "1d", value_name = "AGE")]
     keep_replies: Age,
+    /// How long objects stay that nothing reaches from a name, a manifest or a waiting message
+    #[arg(long, default_value = "1d", value_name = "AGE")]
+    keep_unreached: Age,
     /// Serves GET /readyz and GET /metrics here
     #[arg(long)]
     health: Option<SocketAddr>,
@@ -189,7 +192,11 @@ impl Uvm {
             root: self.bus.root,
             drafter: mind::drafter(mind.as_ref(), None)?,
             policy: mind::policy(mind.as_ref(), &[])?,
-            retention: Retention { history: self.keep_history, replies: self.keep_replies },
+            retention: Retention {
+                history: self.keep_history,
+                replies: self.keep_replies,
+                unreached: self.keep_unreached,
+            },
             health: self.health,
         })
         .await?;

@@ -1,33 +1,44 @@
-//! Housekeeping while a worker runs: a bounded batch, then a rest, so that turns hardly notice. Ends when another batos has
+//! Housekeeping while a worker runs: bounded work, then a rest, so that turns hardly notice. Ends when another batos has
 //! given the universe a newer image: this worker must not go on with its own.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use batos_uvm::universe::{Universe, UniverseError};
 
 /// A rest after work is this many times as long as the work.
 const REST: u32 = 4;
-/// Rest after a failure, and the longest time between two looks at the universe's version.
+/// Rest after a failure, and the time between two looks at the universe's version.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Answers why the worker must end.
 pub async fn run(universe: Universe) -> UniverseError {
-    let mut trimmed = 0;
-    let mut rest = Duration::ZERO;
+    tokio::select! {
+        superseded = superseded(&universe) => superseded,
+        never = sweep(&universe) => match never {},
+        never = collect(&universe) => match never {},
+    }
+}
+
+async fn superseded(universe: &Universe) -> UniverseError {
     loop {
-        let look = rest.min(LOOK);
-        tokio::time::sleep(look).await;
-        rest -= look;
         match universe.confirm_version().await {
             Err(superseded @ UniverseError::Newer { .. }) => return superseded,
             Err(error) => tracing::warn!(%error, "the universe's version is not known"),
             Ok(()) => {}
         }
-        if !rest.is_zero() {
-            continue;
-        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Lets go what retention lets go.
+async fn sweep(universe: &Universe) -> Infallible {
+    let mut trimmed = 0;
+    loop {
         let begun = Instant::now();
-        rest = match universe.keep_house().await {
+        let rest = match universe.keep_house().await {
             Ok(swept) => {
                 trimmed += swept.trimmed;
                 if swept.rest.is_some() && trimmed > 0 {
@@ -41,5 +52,25 @@ pub async fn run(universe: Universe) -> UniverseError {
                 LOOK
             }
         };
+        tokio::time::sleep(rest).await;
+    }
+}
+
+/// Collects objects that nothing reaches.
+async fn collect(universe: &Universe) -> Infallible {
+    loop {
+        let rest = match universe.collect(batos_mind::job_targets).await {
+            Ok(collected) => {
+                if collected.objects > 0 {
+                    tracing::info!(objects = collected.objects, "objects that nothing reached are gone");
+                }
+                collected.rest
+            }
+            Err(error) => {
+                tracing::warn!(%error, "collection waits");
+                LOOK
+            }
+        };
+        tokio::time::sleep(rest).await;
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use batos_bus::without_login;
 use batos_covenant::{ApplyCommand, ErrorKind, Reply, Wire};
-use batos_crds::{PrototypeSpec, UniverseSpec};
+use batos_crds::{PrototypeSpec, RetentionSpec, UniverseSpec};
 use batos_uvm::universe::Retention;
 use clap::Args;
 use serde_json::json;
@@ -168,7 +168,8 @@ impl Up {
 }
 
 fn retention(spec: &UniverseSpec) -> Result<Retention, Error> {
-    Ok(Retention { history: spec.retention.history.parse()?, replies: spec.retention.replies.parse()? })
+    let RetentionSpec { history, replies, unreached } = &spec.retention;
+    Ok(Retention { history: history.parse()?, replies: replies.parse()?, unreached: unreached.parse()? })
 }
 
 async fn keep_alive(server: &mut Option<NatsServer>) -> Result<(), Error> {

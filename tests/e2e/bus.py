@@ -115,6 +115,9 @@ class Bus:
     def send(self, target, selector, *arguments, **options):
         return self.command(target, "send", {"selector": selector, "arguments": list(arguments)}, **options)
 
+    def eval(self, source, target="genesis"):
+        return self.command(target, "eval", {"source": source}, cls="adm")["value"]
+
     def state(self, target, **options):
         return self.command(target, "get_full_state", **options)["value"]
 

@@ -4,17 +4,17 @@ import uuid
 
 import pytest
 
-from bus import Bus, wait_until
+from bus import Bus, Failed, wait_until
 from conftest import STORE
 from universe import Universe, batos
 
 
 @pytest.fixture
 def forgetful(tmp_path):
-    """A universe that keeps replies and overwritten data for a second."""
+    """A universe that keeps replies, overwritten data and unreached objects for a second."""
     universe = Universe(tmp_path, f"e2e-{uuid.uuid4().hex[:12]}", STORE)
     path = universe.manifests / "universe.yaml"
-    path.write_text(path.read_text().replace("spec:\n", "spec:\n  retention: {history: 1s, replies: 1s}\n", 1))
+    path.write_text(path.read_text().replace("spec:\n", "spec:\n  retention: {history: 1s, replies: 1s, unreached: 1s}\n", 1))
     try:
         universe.start()
         yield universe
@@ -42,6 +42,35 @@ def test_old_data_and_replies_go_and_methods_stay(forgetful):
     once = ["send", "account", "deposit:", "1", "--id", "monday", *options]
     assert batos(*once).stdout == "26\n"
     wait_until(lambda: batos(*once).stdout == "27\n", "the end of the reply")
+    bus.close()
+    assert forgetful.stop() == 0
+    where = ["--store", STORE] if STORE else ["--data", str(forgetful.data)]
+    checked = batos("check", "--universe", forgetful.name, *where)
+    assert checked.returncode == 0 and "all well" in checked.stdout, checked
+
+
+def test_objects_that_nothing_reaches_go_and_others_stay(forgetful):
+    bus = Bus(forgetful.architect, forgetful.name)
+    options = ["--universe", forgetful.name, "--nats", forgetful.architect]
+    guests = "| a b | a := (| parent* = Object. friend <- nil |). b := (| parent* = Object. friend <- nil |)."
+    keep = "account mirror addAssignable: #guest value: a; addAssignable: #other value: b"
+    first, second = bus.eval(f"{guests} a friend: b. b friend: a. {keep}. ^{{a. b}}")
+    ids = [first["$ref"], second["$ref"]]
+    holders = bus.eval("account guest mirror holders collect: [ :each | {each == account. each == account other} ]")
+    assert sorted(holders) == [[False, True], [True, False]]
+
+    def there():
+        return [id for id in ids if batos("get", id, *options).returncode == 0]
+
+    bus.eval("account guest: nil")
+    # What is looked for later is let go later: once it has gone, others have been looked at too.
+    gone = bus.eval("^(| parent* = Object. mark = 1 |)")["$ref"]
+    wait_until(lambda: batos("get", gone, *options).returncode != 0, "the end of an object that nothing refers to")
+    assert there() == ids, "the other guest holds the first one"
+    bus.eval("account other: nil")
+    wait_until(lambda: there() == [], "the end of two objects that hold each other")
+    with pytest.raises(Failed, match="no_such_object"):
+        bus.send("account", "guest:", first)
     bus.close()
     assert forgetful.stop() == 0
     where = ["--store", STORE] if STORE else ["--data", str(forgetful.data)]

@@ -16,6 +16,11 @@ impl ObjectId {
         Self(bytes)
     }
 
+    /// Whether it is an id of the image.
+    pub fn is_well_known(&self) -> bool {
+        matches!(self.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, _])
+    }
+
     /// The id that a name has when its object is first made, so that two workers that make it at once conflict.
     pub fn of_name(name: &str) -> Self {
         let mut bytes = [0; 16];

@@ -5,6 +5,7 @@
 //! | 1 object | id(16) 1 | head: the record |
 //! | 1 object | id(16) 2 rev(8) | history: the record that this revision replaced |
 //! | 1 object | id(16) 3 message(16) | inbox marker with the stored reply |
+//! | 1 object | id(16) 4 holder(16) | another object refers to this one |
 //! | 1 object | id(16) 5 | its revision counts the turns in which the object sent messages of their own |
 //! | 1 object | id(16) 7 rev(8) | where a method came from that this revision brought |
 //! | 1 object | id(16) 8 | digest of the last of these |
@@ -17,6 +18,8 @@
 //! | 8 universe | 1 | what may open the universe: format, image |
 //! | 8 universe | 2 id(16) | an object of the image, as it was shipped last |
 //! | 8 universe | 3 | how far housekeeping has come |
+//! | 8 universe | 4 | how far the collection of unreachable objects has come |
+//! | 9 unreached | id(16) | an object that nothing reached when it was looked for |
 //! | 10 proposals | proposal id(16) | a change that waits for a person |
 
 use std::fmt;
@@ -53,6 +56,7 @@ const NAMES: u8 = 4;
 const MARKERS: u8 = 5;
 const POSTS: u8 = 6;
 const TIMERS: u8 = 7;
+const UNREACHED: u8 = 9;
 const PROPOSALS: u8 = 10;
 /// In shard 0.
 const UNIVERSE: u8 = 8;
@@ -103,6 +107,30 @@ impl KeySpace {
     /// Range of all proposals of a shard.
     pub fn proposal_range(&self, shard: u8) -> (Key, Key) {
         (self.key(shard, PROPOSALS, &[]), self.key(shard, PROPOSALS + 1, &[]))
+    }
+
+    /// That `holder` refers to `id`.
+    pub fn holder(&self, id: ObjectId, holder: ObjectId) -> Key {
+        self.key(id.shard(), OBJECT, &[&id.0, &[4], &holder.0])
+    }
+
+    /// Range of all who refer to an object.
+    pub fn holder_range(&self, id: ObjectId) -> (Key, Key) {
+        (self.key(id.shard(), OBJECT, &[&id.0, &[4]]), self.key(id.shard(), OBJECT, &[&id.0, &[5]]))
+    }
+
+    /// Range of all that belongs to an object, its head first.
+    pub fn own_range(&self, id: ObjectId) -> (Key, Key) {
+        (self.head(id), self.key(id.shard(), OBJECT, &[&id.0, &[u8::MAX]]))
+    }
+
+    pub fn unreached(&self, id: ObjectId) -> Key {
+        self.key(id.shard(), UNREACHED, &[&id.0])
+    }
+
+    /// Range of a shard's objects that nothing reached.
+    pub fn unreached_range(&self, shard: u8) -> (Key, Key) {
+        (self.key(shard, UNREACHED, &[]), self.key(shard, UNREACHED + 1, &[]))
     }
 
     /// Counts the turns in which an object sent messages of their own.
@@ -161,6 +189,10 @@ impl KeySpace {
 
     pub fn sweep(&self) -> Key {
         self.key(0, UNIVERSE, &[&[3]])
+    }
+
+    pub fn collection(&self) -> Key {
+        self.key(0, UNIVERSE, &[&[4]])
     }
 
     /// Range of all objects of the image as they were shipped.
@@ -240,6 +272,7 @@ pub enum Place {
     Head(ObjectId),
     History(ObjectId, Rev),
     Inbox(ObjectId),
+    Holder { id: ObjectId, holder: ObjectId },
     Outbox(ObjectId, Rev),
     Job(ObjectId),
     Name(String),
@@ -253,6 +286,8 @@ pub enum Place {
     Version,
     Shipped(ObjectId),
     Sweep,
+    Collection,
+    Unreached(ObjectId),
 }
 
 impl Place {
@@ -267,9 +302,11 @@ impl Place {
             (OBJECT, Some((1, []))) => Some(Self::Head(id()?)),
             (OBJECT, Some((2, bytes))) => Some(Self::History(id()?, rev(bytes)?)),
             (OBJECT, Some((3, bytes))) if bytes.len() == 16 => Some(Self::Inbox(id()?)),
+            (OBJECT, Some((4, holder))) => Some(Self::Holder { id: id()?, holder: ObjectId(holder.try_into().ok()?) }),
             (OBJECT, Some((5, []))) => Some(Self::Sent(id()?)),
             (OBJECT, Some((7, bytes))) => Some(Self::Provenance(id()?, rev(bytes)?)),
             (OBJECT, Some((8, []))) => Some(Self::Lineage(id()?)),
+            (UNREACHED, None) => Some(Self::Unreached(id()?)),
             (PROPOSALS, None) => Some(Self::Proposal(id()?)),
             (POSTS, Some(_)) if tail.len() == 12 => Some(Self::Post { sender: id()? }),
             (TIMERS, Some(_)) if rest.len() == 32 => {
@@ -285,6 +322,7 @@ impl Place {
                 (1, []) => Some(Self::Version),
                 (2, id) => id.try_into().ok().map(|id| Self::Shipped(ObjectId(id))),
                 (3, []) => Some(Self::Sweep),
+                (4, []) => Some(Self::Collection),
                 _ => None,
             },
             _ => None,
@@ -317,6 +355,9 @@ mod tests {
             (keys.version(), Place::Version),
             (keys.shipped(id), Place::Shipped(id)),
             (keys.sweep(), Place::Sweep),
+            (keys.collection(), Place::Collection),
+            (keys.unreached(id), Place::Unreached(id)),
+            (keys.holder(id, ObjectId::well_known(9)), Place::Holder { id, holder: ObjectId::well_known(9) }),
         ] {
             assert_eq!(Place::of(&key), Some(place.clone()));
             let (start, end) = keys.range();

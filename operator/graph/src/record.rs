@@ -1,5 +1,7 @@
 //! Records: what an object is on disk.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -225,6 +227,15 @@ impl Record {
             Payload::Bucket(bucket) => bucket.values().collect(),
         };
         slots.chain(payload.into_iter().map(|value| ("an element", value)))
+    }
+
+    /// The objects that this one refers to. Those of the image are left out: everything refers to them, and they stay.
+    pub fn targets(&self) -> BTreeSet<ObjectId> {
+        let target = |(_, value): (_, &Value)| match value {
+            Value::Ref(id) if !id.is_well_known() => Some(*id),
+            _ => None,
+        };
+        self.values().filter_map(target).collect()
     }
 
     /// A collection whose elements are in buckets.

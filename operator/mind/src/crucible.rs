@@ -94,7 +94,7 @@ async fn run_example(
             let place = error.stack.first().map(|activation| format!(" in {activation}")).unwrap_or_default();
             return Ok(Err(format!("{error}{place}")));
         }
-        Exit::Paused | Exit::Fault { .. } => return Err(UniverseError::Internal("unfinished turn".to_owned())),
+        Exit::Paused | Exit::Fault(_) => return Err(UniverseError::Internal("unfinished turn".to_owned())),
     };
     if let Some(wanted) = &example.answers
         && *wanted != effects.answer

@@ -128,6 +128,14 @@ impl Job {
     }
 }
 
+/// The objects that a row of the journal is about while its becoming is open: they are not collected.
+pub fn job_targets(row: &[u8]) -> Vec<ObjectId> {
+    match parse(row) {
+        Ok(job) if job.is_open() => [Some(job.receiver), job.intent, job.holder].into_iter().flatten().collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Reads a becoming with its revision.
 pub(crate) async fn load(universe: &Universe, id: ObjectId) -> Result<Option<(Rev, Job)>, UniverseError> {
     let rows = universe.store().read(&[universe.keys().job(id)]).await.map_err(UniverseError::Store)?;

@@ -24,7 +24,7 @@ pub use client::{Client, ClientError, Endpoint, Server, Spent};
 pub use crucible::Verdict;
 pub use draft::{Answer, Drafter, Either, MindError};
 pub use forge::Forge;
-pub use journal::{BecomingEvent, Job, Step};
+pub use journal::{BecomingEvent, Job, Step, job_targets};
 pub use openai::{ChatMessage, Input, ModelAnswer, ModelRequest, Usage};
 pub use policy::{Approver, Autonomy, Policy};
 pub use prompt::{Failure, Material, Prompt};

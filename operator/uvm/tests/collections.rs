@@ -10,7 +10,7 @@ use batos_covenant::Wire;
 use batos_graph::{ObjectId, Record, Slot, SlotKind, Value};
 use batos_uvm::{
     image,
-    vm::{Effects, Exit, Limits, Turn},
+    vm::{Effects, Exit, Limits, Needs, Turn},
 };
 use common::{World, buckets};
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ fn run(world: &World, source: &str, seed: u8, slice: u64, beforehand: bool) -> (
     loop {
         match turn.run(slice) {
             Exit::Paused => {}
-            Exit::Fault { objects, names } => {
+            Exit::Fault(Needs { objects, names, .. }) => {
                 assert!(objects.len() <= 1024);
                 objects.into_iter().for_each(|id| turn.supply(id, world.records.get(&id).cloned()));
                 names.iter().for_each(|name| turn.supply_name(name, world.name(name)));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use batos_graph::{ObjectId, Payload, Record, Slot, SlotKind, Value};
 use batos_uvm::{
     image,
-    vm::{Effects, Exit, Limits, NotUnderstood, Turn, VmError},
+    vm::{Effects, Exit, Limits, Needs, NotUnderstood, Turn, VmError},
 };
 use common::World;
 
@@ -95,7 +95,7 @@ fn run(world: &World, source: &str, limits: Limits, slice: u64, beforehand: bool
     let outcome = loop {
         match turn.run(slice) {
             Exit::Paused => {}
-            Exit::Fault { objects, names } => {
+            Exit::Fault(Needs { objects, names, .. }) => {
                 objects.into_iter().for_each(|id| turn.supply(id, world.records.get(&id).cloned()));
                 names.iter().for_each(|name| turn.supply_name(name, world.name(name)));
             }

@@ -6,7 +6,7 @@ mod common;
 
 use batos_uvm::{
     image,
-    vm::{Exit, Limits, Turn},
+    vm::{Exit, Limits, Needs, Turn},
 };
 use common::World;
 use proptest::prelude::*;
@@ -95,7 +95,7 @@ fn run(source: &str, slice: u64) -> Result<String, TestCaseError> {
     loop {
         match turn.run(slice) {
             Exit::Paused => {}
-            Exit::Fault { objects, names } => {
+            Exit::Fault(Needs { objects, names, .. }) => {
                 objects.into_iter().for_each(|id| turn.supply(id, world.records.get(&id).cloned()));
                 names.iter().for_each(|name| turn.supply_name(name, world.name(name)));
             }

@@ -15,7 +15,11 @@ const DAY: u64 = 24 * 60 * 60;
 
 fn keeping(history: u64, replies: u64) -> Retention {
     let age = |seconds| Age::For(Duration::from_secs(seconds));
-    Retention { history: age(history), replies: age(replies) }
+    Retention { history: age(history), replies: age(replies), unreached: Age::Forever }
+}
+
+fn forever() -> Retention {
+    Retention { history: Age::Forever, replies: Age::Forever, unreached: Age::Forever }
 }
 
 /// Takes a pass to its end; answers how many rows went.
@@ -182,7 +186,7 @@ async fn an_id_that_tells_its_time_is_refused_after_the_window() {
 #[tokio::test]
 async fn forever_is_forever() {
     let house = House::new();
-    let universe = house.keeping(Retention { history: Age::Forever, replies: Age::Forever }).await;
+    let universe = house.keeping(forever()).await;
     apply(&universe, "account", &[]).await;
     for n in 0..10 {
         send(&universe, "account", "n:", vec![n.into()], Some(&n.to_string())).await;
@@ -365,7 +369,7 @@ proptest! {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             let (house, all) = (House::new(), House::new());
             let trimming = house.keeping(keeping(DAY, DAY)).await;
-            let keeping = all.keeping(Retention { history: Age::Forever, replies: Age::Forever }).await;
+            let keeping = all.keeping(forever()).await;
             let both = [&trimming, &keeping];
             for universe in both {
                 apply(universe, "o", &[]).await;

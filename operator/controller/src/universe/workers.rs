@@ -148,6 +148,8 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
         &universe.spec.retention.history,
         "--keep-replies",
         &universe.spec.retention.replies,
+        "--keep-unreached",
+        &universe.spec.retention.unreached,
         "--health",
         &format!("0.0.0.0:{HEALTH_PORT}"),
     ];

@@ -98,7 +98,8 @@ impl Universe {
                 changes.writes.push(Write { id, prev_rev: rev, record, changed });
             }
         }
-        changes.reads.objects.sort();
+        let named = changes.writes.iter().flat_map(|write| write.record.targets()).collect();
+        self.require(&mut changes, named).await?;
         let rev = changes.rev_after(object);
         let value = json!({ "object": object.to_string(), "rev": rev, "drift": drift });
         Ok(Attempt::Commit(changes, Reply::Ok(OkReply::new(value, rev))))

@@ -1,10 +1,13 @@
 //! Effects of a turn or an apply, as one conditional batch.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use batos_graph::{Batch, Durable, Expect, Key, KeySpace, ObjectId, Past, Place, Put, Record, Rev, StoreError};
 
-use super::{Envelope, Universe, UniverseError, render};
+use super::{Envelope, Universe, UniverseError, View, render};
 use crate::vm::{Reads, TimerId, Write};
 
 /// What a commit rests on and what it writes.
@@ -84,6 +87,22 @@ impl Universe {
         Ok(self.inner.keys.marker(self.random()?))
     }
 
+    /// Lets `changes` rest on objects that somebody outside has named by their ids: nothing else says that they are there.
+    pub(super) async fn require(&self, changes: &mut Changes, named: BTreeSet<ObjectId>) -> Result<(), UniverseError> {
+        for id in named {
+            let is_read = changes.reads.objects.iter().any(|(read, _)| *read == id);
+            if is_read || changes.writes.iter().any(|write| write.id == id) {
+                continue;
+            }
+            match View::new(self).object(id).await? {
+                Some((rev, _)) => changes.reads.objects.push((id, Some(rev))),
+                None => return Err(UniverseError::NoSuchObject(id.to_string())),
+            }
+        }
+        changes.reads.objects.sort();
+        Ok(())
+    }
+
     /// Whether everything that was read is still so in the store. Forgets what is not.
     pub(super) async fn is_current(&self, changes: &Changes) -> Result<bool, UniverseError> {
         let keys = self.inner.keys;
@@ -131,6 +150,7 @@ impl Universe {
         batch.lock.extend(changes.lock.iter().map(|id| keys.head(*id)));
         let mut expected: HashSet<Key> = batch.expect.iter().map(|expect| expect.key.clone()).collect();
         let mut written: Vec<(ObjectId, Rev, Arc<Record>)> = Vec::new();
+        let mut gained: BTreeSet<ObjectId> = changes.posts.iter().flat_map(Envelope::targets).collect();
         for mut write in changes.writes {
             // A bucket's changes are those of its collection, which tells of them.
             let is_bucket = write.record.is_bucket();
@@ -142,10 +162,20 @@ impl Universe {
             if expected.insert(keys.head(write.id)) {
                 batch.expect.push(Expect { key: keys.head(write.id), rev: write.prev_rev });
             }
-            if let Some(rev) = write.prev_rev.filter(|_| !is_bucket) {
-                let old = self.inner.cache.objects(&[write.id], &self.inner.store, keys).await?.into_iter().next();
+            let old = match write.prev_rev {
                 // If the cache moved on meanwhile, the expectation above refuses the batch.
-                if let Some((_, old)) = old.flatten() {
+                Some(_) => self.inner.cache.objects(&[write.id], &self.inner.store, keys).await?.into_iter().next(),
+                None => None,
+            };
+            let old = old.flatten().map(|(_, old)| old);
+            let (before, after) = (old.as_ref().map(|old| old.targets()).unwrap_or_default(), write.record.targets());
+            batch.delete.extend(before.difference(&after).map(|lost| keys.holder(*lost, write.id)));
+            for target in after.difference(&before) {
+                batch.put.push(Put { key: keys.holder(*target, write.id), bytes: Vec::new() });
+                gained.insert(*target);
+            }
+            if let Some(rev) = write.prev_rev {
+                if let Some(old) = old.filter(|_| !is_bucket) {
                     let bytes = Past::row(self.now(), &old).map_err(record)?;
                     batch.put.push(Put { key: keys.history(write.id, rev), bytes });
                 }
@@ -164,6 +194,11 @@ impl Universe {
             batch.put.push(self.event_row(write.id, prev + 1, token, "state", &event)?);
             written.push((write.id, prev + 1, Arc::new(write.record)));
         }
+        // What nothing reached goes, unless somebody refers to it again before it is decided: see `collection`.
+        for (new, ..) in written.iter().filter(|(_, rev, _)| *rev == 1) {
+            gained.remove(new);
+        }
+        batch.expect.extend(gained.iter().map(|id| Expect { key: keys.unreached(*id), rev: None }));
         for (put, rev) in changes.rows {
             batch.expect.push(Expect { key: put.key.clone(), rev });
             batch.put.push(put);
@@ -189,6 +224,7 @@ impl Universe {
                 Ok(durable)
             }
             Err(StoreError::Conflict(stale)) => {
+                self.reach(&stale).await?;
                 self.inner.cache.forget(stale.iter().filter_map(KeySpace::object_of));
                 Err(UniverseError::Store(StoreError::Conflict(stale)))
             }

@@ -23,6 +23,8 @@ pub enum UniverseError {
     #[error("{0:?} is no mark of a page")]
     BadMark(String),
     #[error("{0}")]
+    NotYet(String),
+    #[error("{0}")]
     Forbidden(String),
     /// A newer batos has written here.
     #[error("the universe has {found}: it needs batos {needs} or newer, this is {this}")]
@@ -51,7 +53,7 @@ impl UniverseError {
             Self::Store(StoreError::TooLarge(_)) | Self::Record { source: RecordError::TooLarge(_), .. } => {
                 ErrorKind::LimitExceeded
             }
-            Self::Store(_) | Self::Newer { .. } => ErrorKind::Unavailable,
+            Self::Store(_) | Self::Newer { .. } | Self::NotYet(_) => ErrorKind::Unavailable,
             Self::Record { .. } | Self::Internal(_) => ErrorKind::Internal,
         }
     }

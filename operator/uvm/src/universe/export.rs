@@ -1,12 +1,12 @@
 //! The whole universe as rows: exported at one moment, restored into an empty one, checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use batos_covenant::{Listed, Listing, Proposal, Provenance};
 use batos_graph::{Key, KeySpace, ObjectId, Past, Place, Record, Snapshot, Store, Value, Versioned};
 use serde::{Deserialize, Serialize};
 
-use super::{Universe, UniverseError, buckets, version};
+use super::{Universe, UniverseError, buckets, collection, version};
 use crate::vm::check_method;
 
 /// Rows that are read at once.
@@ -148,6 +148,10 @@ struct Survey {
     lineage: BTreeMap<ObjectId, String>,
     /// Who refers to whom.
     references: Vec<(ObjectId, String, ObjectId)>,
+    /// Who refers to whom, as the rows of it say.
+    holders: BTreeSet<(ObjectId, ObjectId)>,
+    /// Whether these rows are complete.
+    is_indexed: bool,
     buckets: buckets::Survey,
 }
 
@@ -212,7 +216,17 @@ impl Survey {
                     self.problem(format!("object {id} of the image as it was shipped: {error}"));
                 }
             }
-            Some(Place::Inbox(_) | Place::Job(_) | Place::Marker | Place::Sent(_) | Place::Version | Place::Sweep) => {}
+            Some(Place::Holder { id, holder }) => drop(self.holders.insert((holder, id))),
+            Some(Place::Collection) => self.is_indexed = collection::is_indexed(row),
+            Some(
+                Place::Inbox(_)
+                | Place::Job(_)
+                | Place::Marker
+                | Place::Sent(_)
+                | Place::Version
+                | Place::Sweep
+                | Place::Unreached(_),
+            ) => {}
             None => self.problem(format!("key {key:?} is none of ours")),
         }
     }
@@ -243,10 +257,20 @@ impl Survey {
         for id in std::mem::take(&mut self.lineage).into_keys() {
             self.problem(format!("provenance of {id}: nothing says which record is the last"));
         }
+        let holders = std::mem::take(&mut self.holders);
+        let mut seen = BTreeSet::new();
         for (id, place, target) in std::mem::take(&mut self.references) {
+            let is_told = target.is_well_known() || holders.contains(&(id, target));
+            if self.is_indexed && !is_told {
+                self.problem(format!("{place} of {id} refers to {target}, and no row says so"));
+            }
+            seen.insert((id, target));
             if !self.objects.contains_key(&target) {
                 self.problem(format!("{place} of {id} refers to {target}, which is not there"));
             }
+        }
+        for (id, target) in holders.difference(&seen) {
+            self.problem(format!("a row says that {id} refers to {target}, which it does not"));
         }
         for (name, id) in self.named.clone() {
             if self.directory.get(&name) != Some(&id) {

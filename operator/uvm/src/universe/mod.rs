@@ -3,6 +3,7 @@
 mod apply;
 mod authority;
 mod buckets;
+mod collection;
 mod commit;
 mod error;
 mod export;
@@ -23,7 +24,7 @@ mod view;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use batos_graph::{KeySpace, ObjectId, Store};
@@ -31,6 +32,7 @@ use tokio::sync::Mutex;
 
 pub use apply::TRAITS_PREFIX;
 pub use authority::Authority;
+pub use collection::{Collected, JobTargets};
 pub use commit::Changes;
 pub use error::UniverseError;
 pub use export::{Checked, ImageRow, check, is_empty, restore};
@@ -72,6 +74,8 @@ struct Inner {
     retention: Retention,
     clock: Clock,
     upgrade_bytes: usize,
+    /// Whether it is known that who refers to whom is known.
+    indexed: AtomicBool,
 }
 
 impl Universe {
@@ -97,6 +101,7 @@ impl Universe {
                 retention,
                 clock,
                 upgrade_bytes,
+                indexed: AtomicBool::new(false),
             }),
         };
         universe.bring_up_to_date(&image).await?;

@@ -7,7 +7,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use batos_covenant::{Encoding, ErrorReply, PostFailedEvent, decode, encode};
-use batos_graph::{Batch, Expect, Key, MAX_RECORD, ObjectId, Put, Rev, StoreError};
+use batos_graph::{Batch, Expect, Key, MAX_RECORD, ObjectId, Put, Rev, StoreError, Value};
 use serde::{Deserialize, Serialize};
 
 use super::{Changes, Universe, UniverseError, commit::Delivered, shards::Filled};
@@ -28,6 +28,17 @@ pub struct Envelope {
     pub hops: u32,
     /// Milliseconds since 1970 after which it is given up.
     pub expires: u64,
+}
+
+impl Envelope {
+    /// The objects that it refers to; those of the image are left out.
+    pub(super) fn targets(&self) -> impl Iterator<Item = ObjectId> {
+        let arguments = self.post.arguments.iter().filter_map(|argument| match argument {
+            Value::Ref(id) => Some(*id),
+            _ => None,
+        });
+        arguments.chain([self.post.receiver, self.sender]).filter(|id| !id.is_well_known())
+    }
 }
 
 /// A message that waits, with its place.

@@ -39,6 +39,17 @@ pub(super) fn stored(wire: &Wire) -> Result<Value, String> {
     })
 }
 
+/// Objects that a value from the wire names by their ids.
+pub(super) fn named(wire: &Wire) -> Vec<ObjectId> {
+    match wire {
+        Wire::Array(elements) => elements.iter().flat_map(named).collect(),
+        Wire::Object(map) => {
+            map.get("$ref").and_then(Wire::as_str).and_then(|id| id.parse().ok()).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// About how many bytes a value takes on the wire.
 pub(super) fn weight(value: &Value) -> usize {
     match value {

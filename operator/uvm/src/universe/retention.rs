@@ -49,12 +49,14 @@ pub struct Retention {
     pub history: Age,
     /// Replies under message ids: the window in which a repeat is answered and not done again.
     pub replies: Age,
+    /// Objects that nothing reaches, with all that they were.
+    pub unreached: Age,
 }
 
 impl Default for Retention {
     fn default() -> Self {
         let days = |days| Age::For(Duration::from_secs(days * DAY));
-        Self { history: days(30), replies: days(1) }
+        Self { history: days(30), replies: days(1), unreached: days(1) }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     Authority, Universe, UniverseError, View, Waiting,
     commit::Changes,
     history::{differences, whole},
-    posts, retention,
+    posts, render, retention,
 };
 use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
 
@@ -290,7 +290,7 @@ impl Universe {
             Exit::Done => turn.effects(),
             Exit::Failed(error) => Err(error),
             Exit::NotUnderstood(missing) => return Ok(Attempt::NotUnderstood(changes, missing)),
-            Exit::Paused | Exit::Fault { .. } => {
+            Exit::Paused | Exit::Fault(_) => {
                 return Err(UniverseError::Internal("a turn left its view unfinished".to_owned()));
             }
         };
@@ -310,6 +310,9 @@ impl Universe {
                 changes.posts = posts::seal(message.object, &mut effects, cause, now);
                 changes.cancelled = effects.cancelled;
                 changes.writes = effects.writes;
+                if let Work::Send { send, .. } = &message.work {
+                    self.require(&mut changes, send.arguments.iter().flat_map(render::named).collect()).await?;
+                }
                 let rev = changes.rev_after(message.object);
                 if let Some(shown) = &transcript {
                     changes.events.push(self.transcript_row(message.object, rev, shown).await?);

@@ -168,6 +168,9 @@ impl Universe {
         };
         let rev = found.map(|(rev, _)| *rev);
         changes.rows.push((Put { key: keys.version(), bytes: version.encode()? }, rev));
+        if is_genesis && is_last {
+            changes.rows.push(self.first_collection()?);
+        }
         // The image that a universe begins with is no news.
         let is_news = !is_genesis && told.is_news();
         changes.cause = (!is_genesis).then(|| format!("the image of batos {}", told.batos));
@@ -228,7 +231,7 @@ impl Universe {
             }
         }
         let holders =
-            self.holders(&unchanged.iter().map(|(id, (_, record))| (*id, record.name.clone())).collect()).await?;
+            self.users(&unchanged.iter().map(|(id, (_, record))| (*id, record.name.clone())).collect()).await?;
         let mut held = BTreeSet::new();
         // What only objects refer to that go themselves goes too.
         while let Some((_, id)) =
@@ -255,7 +258,7 @@ impl Universe {
     }
 
     /// Who refers to one of `wanted`, or says its name in a method: holder and held. Looks at every object.
-    async fn holders(
+    async fn users(
         &self,
         wanted: &BTreeMap<ObjectId, Option<String>>,
     ) -> Result<Vec<(ObjectId, ObjectId)>, UniverseError> {
@@ -273,7 +276,11 @@ impl Universe {
                     let Some(Place::Head(by)) = Place::of(key) else { continue };
                     let record =
                         Record::decode(&row.bytes).map_err(|source| UniverseError::Record { object: by, source })?;
-                    let held = references(&record).chain(mentions(&record, &names));
+                    let references = record.values().filter_map(|(_, value)| match value {
+                        Value::Ref(id) => Some(*id),
+                        _ => None,
+                    });
+                    let held = references.chain(mentions(&record, &names));
                     holders.extend(held.filter(|id| *id != by && wanted.contains_key(id)).map(|id| (by, id)));
                 }
                 match rows.last() {
@@ -284,13 +291,6 @@ impl Universe {
         }
         Ok(holders)
     }
-}
-
-fn references(record: &Record) -> impl Iterator<Item = ObjectId> {
-    record.values().filter_map(|(_, value)| match value {
-        Value::Ref(id) => Some(*id),
-        _ => None,
-    })
 }
 
 /// Objects whose names stand in a method or closure.

@@ -8,7 +8,7 @@ use super::{ImageRow, Universe, UniverseError};
 
 /// Format of a universe's rows beside objects, whose records have one of their own. Counts up when an older batos would
 /// misread or damage what this one writes.
-pub const UNIVERSE_FORMAT: u32 = 1;
+pub const UNIVERSE_FORMAT: u32 = 2;
 
 /// Major, minor and patch number of a batos.
 pub type BatosVersion = [u64; 3];

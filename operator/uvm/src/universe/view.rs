@@ -8,7 +8,7 @@ use std::{
 use batos_graph::{KeySpace, ObjectId, Record, Rev, Store};
 
 use super::{Universe, UniverseError};
-use crate::vm::{Exit, Turn};
+use crate::vm::{Exit, Needs, Turn};
 
 /// An object with its revision; `None` when there is none.
 pub(super) type Found = Option<(Rev, Arc<Record>)>;
@@ -127,12 +127,15 @@ impl<'a> View<'a> {
         loop {
             match turn.run(SLICE) {
                 Exit::Paused => tokio::task::yield_now().await,
-                Exit::Fault { objects, names } => {
+                Exit::Fault(Needs { objects, names, holders }) => {
                     for (id, found) in objects.iter().zip(self.objects(&objects).await?) {
                         turn.supply(*id, found);
                     }
                     for name in names {
                         turn.supply_name(&name, self.universe.lookup_name(&name).await?);
+                    }
+                    for id in holders {
+                        turn.supply_holders(id, self.universe.holders(id).await?);
                     }
                 }
                 exit => return Ok(exit),

@@ -34,6 +34,8 @@ pub(super) enum Stop {
     Objects(Vec<ObjectId>),
     /// It needs to know what this name leads to.
     Name(String),
+    /// It needs to know who refers to this object.
+    Holders(ObjectId),
     NotUnderstood(super::turn::NotUnderstood),
     /// An error that a handler of the language may catch; without one it fails the turn.
     Raise(ObjectId, VmError),
@@ -44,6 +46,13 @@ pub(super) enum Stop {
 /// A method that fails by its own doing: an `Error`.
 pub(super) fn failed<T>(message: impl Into<String>) -> Result<T, Stop> {
     raise(image::ERROR, message)
+}
+
+impl Stop {
+    /// Whether the instruction starts again once it has what it needs.
+    pub(super) fn is_fault(&self) -> bool {
+        matches!(self, Self::Object(_) | Self::Objects(_) | Self::Name(_) | Self::Holders(_))
+    }
 }
 
 /// Raises the exception of the image whose prototype is `prototype`.

@@ -44,7 +44,7 @@ impl Machine {
 
     /// An op that will start again has cost nothing yet.
     fn give_back(&mut self, stop: Stop) -> Stop {
-        if matches!(stop, Stop::Object(_) | Stop::Objects(_) | Stop::Name(_)) {
+        if stop.is_fault() {
             let before = self.checkpoint;
             (self.fuel, self.serial) = (before.fuel, before.serial);
             self.heap.give_back(before.heap);

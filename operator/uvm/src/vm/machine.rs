@@ -119,6 +119,8 @@ pub(super) struct Machine {
     pub heap: Heap,
     /// What names lead to, as far as it was asked.
     pub names: HashMap<String, Option<ObjectId>>,
+    /// Who refers to objects, as far as it was asked.
+    pub holders: HashMap<ObjectId, Vec<ObjectId>>,
     pub fuel: u64,
     pub answer: Value,
     /// Decides ids of new objects and what the turn draws at random.
@@ -155,6 +157,7 @@ impl Machine {
         Self {
             heap: Heap::new(limits.heap_bytes),
             names: HashMap::new(),
+            holders: HashMap::new(),
             fuel: limits.fuel,
             answer: Value::NIL,
             seed: [0; 32],

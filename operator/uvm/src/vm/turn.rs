@@ -57,12 +57,18 @@ pub enum Exit {
     /// The slice of fuel is used up: call `run` again.
     Paused,
     /// Supply these and call `run` again.
-    Fault {
-        objects: Vec<ObjectId>,
-        names: Vec<String>,
-    },
+    Fault(Needs),
     NotUnderstood(NotUnderstood),
     Failed(VmError),
+}
+
+/// What a turn lacks to go on.
+#[derive(Debug, Default)]
+pub struct Needs {
+    pub objects: Vec<ObjectId>,
+    pub names: Vec<String>,
+    /// Objects of which it has to know who refers to them.
+    pub holders: Vec<ObjectId>,
 }
 
 /// A message that nobody understands.
@@ -159,9 +165,10 @@ impl Turn {
         match self.machine.run(slice) {
             Ok(true) => Exit::Done,
             Ok(false) => Exit::Paused,
-            Err(Stop::Objects(objects)) => Exit::Fault { objects, names: Vec::new() },
-            Err(Stop::Object(id)) => Exit::Fault { objects: vec![id], names: Vec::new() },
-            Err(Stop::Name(name)) => Exit::Fault { objects: Vec::new(), names: vec![name] },
+            Err(Stop::Objects(objects)) => Exit::Fault(Needs { objects, ..Needs::default() }),
+            Err(Stop::Object(id)) => Exit::Fault(Needs { objects: vec![id], ..Needs::default() }),
+            Err(Stop::Name(name)) => Exit::Fault(Needs { names: vec![name], ..Needs::default() }),
+            Err(Stop::Holders(id)) => Exit::Fault(Needs { holders: vec![id], ..Needs::default() }),
             Err(Stop::NotUnderstood(missing)) => Exit::NotUnderstood(missing),
             Err(Stop::Fail(mut error) | Stop::Raise(_, mut error)) => {
                 error.stack = self.machine.backtrace();
@@ -176,6 +183,11 @@ impl Turn {
 
     pub fn supply_name(&mut self, name: &str, found: Option<ObjectId>) {
         self.machine.names.insert(name.to_owned(), found);
+    }
+
+    /// Who refers to `id` in the store. What the turn itself has changed is not among it, and the turn does not rest on it.
+    pub fn supply_holders(&mut self, id: ObjectId, holders: Vec<ObjectId>) {
+        self.machine.holders.insert(id, holders);
     }
 
     pub fn reads(&self) -> Reads {

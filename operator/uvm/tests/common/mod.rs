@@ -15,7 +15,7 @@ use std::{
 use batos_graph::{ObjectId, Record, Rev};
 use batos_uvm::{
     image,
-    vm::{Effects, Exit, Limits, Turn, VmError},
+    vm::{Effects, Exit, Limits, Needs, Turn, VmError},
 };
 
 pub struct World {
@@ -38,7 +38,7 @@ impl World {
         loop {
             match turn.run(u64::MAX) {
                 Exit::Paused => {}
-                Exit::Fault { objects, names } => {
+                Exit::Fault(Needs { objects, names, .. }) => {
                     objects.into_iter().for_each(|id| turn.supply(id, self.records.get(&id).cloned()));
                     names.iter().for_each(|name| turn.supply_name(name, self.name(name)));
                 }

@@ -24,7 +24,7 @@ use batos_graph::{ObjectId, Payload, Record, Slot, SlotKind, Value};
 use batos_uvm::{
     image,
     syntax::parse_expression,
-    vm::{Effects, Exit, Limits, Post, Turn, VmError},
+    vm::{Effects, Exit, Limits, Needs, Post, Turn, VmError},
 };
 
 use super::World;
@@ -246,7 +246,7 @@ fn finish(world: &World, mut turn: Turn) -> Result<Effects, (usize, String)> {
     loop {
         match turn.run(SLICE) {
             Exit::Paused => {}
-            Exit::Fault { objects, names } => {
+            Exit::Fault(Needs { objects, names, .. }) => {
                 objects.into_iter().for_each(|id| turn.supply(id, world.records.get(&id).cloned()));
                 names.iter().for_each(|name| turn.supply_name(name, world.name(name)));
             }

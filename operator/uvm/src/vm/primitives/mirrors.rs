@@ -8,7 +8,7 @@ use crate::{
     vm::{
         check_method,
         error::{Stop, failed},
-        heap::{Slot, SlotType},
+        heap::{Origin, Slot, SlotType},
         machine::Machine,
         value::{Handle, Value},
     },
@@ -64,6 +64,20 @@ pub(super) const TABLE: &[Entry] = &[
         let holder = m.frames.last().and_then(|frame| frame.holder).or(me.as_object());
         missing.intent = holder.and_then(|holder| m.heap.id_of(holder, &m.seed));
         Err(Stop::NotUnderstood(missing))
+    }),
+    ("_Holders", |m, me, _| {
+        let handle = object(m, me)?;
+        let is_new = matches!(m.heap.get(handle)?.origin, Origin::New(_));
+        let id = m.heap.id_of(handle, &m.seed).filter(|_| !is_new);
+        let holders = match id {
+            None => Vec::new(),
+            Some(id) if id.is_well_known() => {
+                return failed("who refers to an object of the image is not kept: everything does");
+            }
+            Some(id) => m.holders.get(&id).cloned().ok_or(Stop::Holders(id))?,
+        };
+        let holders = holders.into_iter().map(|holder| Value::object(m.heap.refer(holder))).collect();
+        m.heap.array(holders).map(Flow::Value)
     }),
     ("_RemoveSlot:", |m, me, a| {
         let Some(slot) = own(m, me, arg(a, 0))? else {
