@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -59,9 +59,13 @@ impl NatsServer {
         self.child.id()
     }
 
-    /// Completes when the server has died and runs again. Cancel safe.
-    pub async fn keep_alive(&mut self) -> Result<(), Error> {
-        let ended = self.child.wait().await?;
+    /// Completes when the server has died.
+    pub async fn died(&mut self) -> Result<ExitStatus, Error> {
+        Ok(self.child.wait().await?)
+    }
+
+    /// Completes when the server runs again. Not cancel safe: nobody else would hear that it does.
+    pub async fn start_again(&mut self, ended: ExitStatus) -> Result<(), Error> {
         tracing::error!(%ended, "nats-server died; it is started again");
         self.child = spawn(&self.binary, &self.config)?;
         self.wait_listening().await

@@ -1,6 +1,6 @@
 //! `batos up`: everything on one machine.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitStatus, time::Duration};
 
 use batos_bus::without_login;
 use batos_covenant::{ApplyCommand, ErrorKind, Reply, Wire};
@@ -126,10 +126,18 @@ impl Up {
             tokio::select! {
                 () = &mut stop => break Ok(()),
                 reason = worker.ended() => break Err(reason),
-                restarted = keep_alive(server) => match restarted {
-                    Ok(()) => ready.write(server.as_ref()).await?,
-                    Err(error) => break Err(error),
-                },
+                ended = died(server) => {
+                    let again = async {
+                        if let Some(server) = server {
+                            server.start_again(ended?).await?;
+                            ready.write(Some(server)).await?;
+                        }
+                        Ok(())
+                    };
+                    if let Err(error) = again.await {
+                        break Err(error);
+                    }
+                }
                 () = tokio::time::sleep(WATCH) => self.look(worker, stamp, &mut applied).await,
             }
         };
@@ -172,9 +180,10 @@ fn retention(spec: &UniverseSpec) -> Result<Retention, Error> {
     Ok(Retention { history: history.parse()?, replies: replies.parse()?, unreached: unreached.parse()? })
 }
 
-async fn keep_alive(server: &mut Option<NatsServer>) -> Result<(), Error> {
+/// Completes when a server of our own has died.
+async fn died(server: &mut Option<NatsServer>) -> Result<ExitStatus, Error> {
     match server {
-        Some(server) => server.keep_alive().await,
+        Some(server) => server.died().await,
         None => std::future::pending().await,
     }
 }
