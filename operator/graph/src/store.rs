@@ -22,6 +22,7 @@ pub struct Versioned {
 
 impl Versioned {
     /// A row of an engine: the revision, big-endian, before the value.
+    #[cfg(feature = "tikv")]
     pub(crate) fn row(rev: Rev, bytes: &[u8]) -> Vec<u8> {
         [rev.to_be_bytes().as_slice(), bytes].concat()
     }

@@ -7,7 +7,7 @@ use std::{collections::HashMap, env, fs, path::Path, process::ExitCode, sync::Ar
 use batos_graph::{ObjectId, Record, Rev};
 use batos_uvm::{
     image,
-    vm::{Exit, Limits, Turn},
+    vm::{Exit, Limits, Needs, Turn},
 };
 use mlua::{Function, Lua};
 
@@ -53,7 +53,7 @@ impl World {
         loop {
             match turn.run(u64::MAX) {
                 Exit::Paused => {}
-                Exit::Fault { objects, names } => {
+                Exit::Fault(Needs { objects, names, .. }) => {
                     objects.into_iter().for_each(|id| turn.supply(id, self.records.get(&id).cloned()));
                     names.iter().for_each(|name| turn.supply_name(name, self.names.get(name).copied()));
                 }

@@ -10,7 +10,7 @@ use std::{io, ops::Range, sync::Arc};
 
 use redb::StorageBackend;
 
-use crate::StoreError;
+use crate::{Rev, StoreError};
 
 /// The file grows by so many zeroes at once: a write within the file needs no sync of its length.
 const GROWTH: u64 = 1 << 20;
@@ -36,9 +36,11 @@ pub(super) struct Log {
 pub(super) struct Rows(Vec<u8>);
 
 impl Rows {
-    pub fn put(&mut self, key: &[u8], row: &[u8]) {
-        self.add(key, row.len() as u32);
-        self.0.extend_from_slice(row);
+    pub fn put(&mut self, key: &[u8], rev: Rev, bytes: &[u8]) {
+        let rev = rev.to_be_bytes();
+        self.add(key, (rev.len() + bytes.len()) as u32);
+        self.0.extend_from_slice(&rev);
+        self.0.extend_from_slice(bytes);
     }
 
     pub fn delete(&mut self, key: &[u8]) {
@@ -49,6 +51,10 @@ impl Rows {
         self.0.extend_from_slice(&(key.len() as u32).to_le_bytes());
         self.0.extend_from_slice(&row.to_le_bytes());
         self.0.extend_from_slice(key);
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
     }
 
     pub fn is_empty(&self) -> bool {

@@ -1,12 +1,18 @@
-//! The writer and the syncer: two threads, so that one group of batches runs while the one before it is synced.
+//! The writer and the syncer: two threads, so that one group of batches is synced while redb gets its rows, and while the
+//! next one runs.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-    mpsc::{Receiver, Sender, channel},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
-use redb::{Database, Durability, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -199,17 +205,14 @@ impl Writer {
         works: &[Work],
         to_sync: &Sender<u64>,
     ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
-        let mut transaction = self.database.begin_write().map_err(damaged)?;
         let (sequence, mut rows) = (self.sequence + 1, Rows::default());
         let outcomes = {
-            let data = transaction.open_table(DATA).map_err(damaged)?;
-            let mut group = Group { data, rows: &mut rows };
-            let outcomes = works.iter().map(|work| group.work(work)).collect::<Result<Vec<_>, _>>()?;
-            transaction.open_table(META).map_err(damaged)?.insert("log", sequence).map_err(damaged)?;
-            outcomes
+            let reading = self.database.begin_read().map_err(damaged)?;
+            let data = reading.open_table(DATA).map_err(damaged)?;
+            let mut group = Group { data, revs: HashMap::new(), rows: &mut rows };
+            works.iter().map(|work| group.work(work)).collect::<Result<Vec<_>, _>>()?
         };
         if rows.is_empty() {
-            transaction.abort().map_err(damaged)?;
             return Ok(outcomes);
         }
         let fits = self.log.fits(&rows);
@@ -217,6 +220,10 @@ impl Writer {
             self.log.append(sequence, &rows).map_err(damaged)?;
             let _ = to_sync.send(sequence);
         }
+        // While the record is synced, redb gets the rows.
+        let mut transaction = self.database.begin_write().map_err(damaged)?;
+        replay(&mut transaction.open_table(DATA).map_err(damaged)?, rows.bytes())?;
+        transaction.open_table(META).map_err(damaged)?.insert("log", sequence).map_err(damaged)?;
         self.progress.visible.store(sequence, Ordering::Release);
         self.sequence = sequence;
         if fits {
@@ -242,25 +249,27 @@ fn sync_all(file: &File, progress: &Progress, written: &Receiver<u64>) {
     }
 }
 
-/// The data as one group finds and leaves it, with what is to be written to the log.
-struct Group<'t, 'r> {
-    data: Table<'t, &'static [u8], &'static [u8]>,
+/// One group: validated against the data as it finds it, and turned into the rows that the log and then redb get.
+struct Group<'w, 'r> {
+    data: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// Revisions that the group has changed.
+    revs: HashMap<&'w Key, Option<Rev>>,
     rows: &'r mut Rows,
 }
 
-impl Group<'_, '_> {
-    fn work(&mut self, work: &Work) -> Result<Result<Committed, StoreError>, StoreError> {
+impl<'w> Group<'w, '_> {
+    fn work(&mut self, work: &'w Work) -> Result<Result<Committed, StoreError>, StoreError> {
         match work {
             Work::Commit(batch) => self.apply(batch),
             Work::Restore(rows) => {
-                rows.iter().try_for_each(|(key, row)| self.write(key, row.rev, &row.bytes))?;
+                rows.iter().for_each(|(key, row)| self.write(key, row.rev, &row.bytes));
                 Ok(Ok(Committed::default()))
             }
         }
     }
 
     /// Validates and applies one batch. The outer error is the engine's, the inner one the batch's.
-    fn apply(&mut self, batch: &Batch) -> Result<Result<Committed, StoreError>, StoreError> {
+    fn apply(&mut self, batch: &'w Batch) -> Result<Result<Committed, StoreError>, StoreError> {
         if self.present(&batch.marker)?.is_some() {
             return Ok(Err(StoreError::Conflict(vec![batch.marker.clone()])));
         }
@@ -274,30 +283,32 @@ impl Group<'_, '_> {
             return Ok(Err(StoreError::Conflict(stale)));
         }
         // One writer: whoever comes later sees what this batch wrote, so locks need no more than the expectations.
-        self.write(&batch.marker, 1, &batch.marker_bytes)?;
+        self.write(&batch.marker, 1, &batch.marker_bytes);
         let mut committed = Committed::default();
         for put in &batch.put {
             let rev = self.present(&put.key)?.unwrap_or(0) + 1;
-            self.write(&put.key, rev, &put.bytes)?;
+            self.write(&put.key, rev, &put.bytes);
             committed.revs.push(rev);
         }
         for key in &batch.delete {
-            self.data.remove(key.0.as_slice()).map_err(damaged)?;
+            self.revs.insert(key, None);
             self.rows.delete(&key.0);
         }
         Ok(Ok(committed))
     }
 
     fn present(&self, key: &Key) -> Result<Option<Rev>, StoreError> {
+        if let Some(rev) = self.revs.get(key) {
+            return Ok(*rev);
+        }
         match self.data.get(key.0.as_slice()).map_err(damaged)? {
             Some(row) => Versioned::rev_of_row(row.value()).map(Some),
             None => Ok(None),
         }
     }
 
-    fn write(&mut self, key: &Key, rev: Rev, bytes: &[u8]) -> Result<(), StoreError> {
-        let row = Versioned::row(rev, bytes);
-        self.rows.put(&key.0, &row);
-        self.data.insert(key.0.as_slice(), row.as_slice()).map(|_| ()).map_err(damaged)
+    fn write(&mut self, key: &'w Key, rev: Rev, bytes: &[u8]) {
+        self.revs.insert(key, Some(rev));
+        self.rows.put(&key.0, rev, bytes);
     }
 }
