@@ -12,23 +12,15 @@ use std::{
     collections::HashMap,
     fs::{self, OpenOptions},
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{SyncSender, TrySendError, sync_channel},
-    },
-    thread::JoinHandle,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageBackend, TableError, backends::FileBackend};
-use tokio::sync::oneshot;
 
-use self::writer::{DATA, Placed, Progress, Waiting, Work, Writer};
+use self::writer::{DATA, Sequencer, Threads, Work};
 use crate::{Batch, Committed, Durable, Key, Snapshot, Store, StoreError, Versioned};
-
-/// Batches that wait for the writer before senders have to wait.
-const QUEUE: usize = 1024;
 
 /// Bytes of log between two checkpoints. More makes checkpoints rarer, and replay after a crash longer.
 const LOG: u64 = 16 << 20;
@@ -46,9 +38,8 @@ struct Snapshots {
 /// A universe's store in one file, for one process.
 pub struct RedbStore {
     database: Arc<Database>,
-    progress: Arc<Progress>,
-    queue: Mutex<Option<SyncSender<Waiting>>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    sequencer: Arc<Sequencer>,
+    threads: Mutex<Option<Threads>>,
     snapshots: Mutex<Snapshots>,
 }
 
@@ -83,25 +74,14 @@ impl RedbStore {
 
     fn start(database: Database, log: impl StorageBackend, log_bytes: u64) -> Result<Self, StoreError> {
         let database = Arc::new(database);
-        let writer = Writer::open(database.clone(), Arc::new(log), log_bytes)?;
-        let progress = writer.progress.clone();
-        let (queue, waiting) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(&waiting));
-        let writer = writer.map_err(|e| StoreError::Unavailable(e.to_string()))?;
-        Ok(Self {
-            database,
-            progress,
-            queue: Mutex::new(Some(queue)),
-            writer: Mutex::new(Some(writer)),
-            snapshots: Mutex::default(),
-        })
+        let (sequencer, threads) = Sequencer::open(database.clone(), Arc::new(log), log_bytes)?;
+        Ok(Self { database, sequencer, threads: Mutex::new(Some(threads)), snapshots: Mutex::default() })
     }
 
     fn stop(&self) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if writer.is_some_and(|writer| writer.join().is_err()) {
-            tracing::error!("the store's writer died");
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(threads) = threads {
+            threads.close(&self.sequencer);
         }
     }
 
@@ -116,30 +96,13 @@ impl RedbStore {
 
     /// Waits until everything that readers can see by now is durable.
     async fn settled(&self) -> Result<(), StoreError> {
-        self.progress.durable(self.progress.visible()).await.map_err(StoreError::Unavailable)
-    }
-
-    /// Hands work to the writer and waits until it is in its place.
-    async fn hand_over(&self, work: Work) -> Placed {
-        let (reply, answer) = oneshot::channel();
-        let closed = || StoreError::Unavailable("the store is closed".to_owned());
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
-        match queue.try_send(Waiting { work, reply }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(waiting)) => {
-                tokio::task::spawn_blocking(move || queue.send(waiting).map_err(drop))
-                    .await
-                    .map_err(|e| StoreError::Unavailable(e.to_string()))?
-                    .map_err(|()| closed())?;
-            }
-            Err(TrySendError::Disconnected(_)) => return Err(closed()),
-        }
-        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the store's writer stopped".to_owned())))
+        let progress = &self.sequencer.progress;
+        progress.durable(progress.visible()).await.map_err(StoreError::Unavailable)
     }
 
     async fn write(&self, work: Work) -> Result<Committed, StoreError> {
-        let (committed, sequence) = self.hand_over(work).await?;
-        self.progress.durable(sequence).await.map_err(StoreError::Unknown)?;
+        let (committed, sequence) = self.sequencer.hand_over(work).await?;
+        self.sequencer.progress.durable(sequence).await.map_err(StoreError::Unknown)?;
         Ok(committed)
     }
 
@@ -223,8 +186,8 @@ impl Store for RedbStore {
 
     async fn place(&self, batch: Batch) -> Result<(Committed, Durable), StoreError> {
         batch.check_size()?;
-        let (committed, sequence) = self.hand_over(Work::Commit(batch)).await?;
-        let progress = self.progress.clone();
+        let (committed, sequence) = self.sequencer.hand_over(Work::Commit(batch)).await?;
+        let progress = self.sequencer.progress.clone();
         let durable = async move { progress.durable(sequence).await.map_err(StoreError::Unknown) };
         Ok((committed, Box::pin(durable)))
     }
@@ -234,7 +197,7 @@ impl Store for RedbStore {
     }
 
     async fn broken(&self) -> StoreError {
-        StoreError::Unavailable(self.progress.failed().await)
+        StoreError::Unavailable(self.sequencer.progress.failed().await)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -1,19 +1,23 @@
-//! The writer and the syncer: two threads, so that one group of batches is synced while redb gets its rows, and while the
-//! next one runs.
+//! The sequencer of batches, in groups, and a thread that syncs: so one group is synced while redb gets its rows and while
+//! the next one runs.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
+    thread::JoinHandle,
 };
 
 use redb::{
     Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::{oneshot, watch},
+};
 
 use super::{
     damaged,
@@ -31,9 +35,9 @@ const GROUP: usize = 256;
 /// A batch is in its place, with this sequence of the group that it belongs to. It is durable once the group is.
 pub(super) type Placed = Result<(Committed, u64), StoreError>;
 
-pub(super) struct Waiting {
-    pub work: Work,
-    pub reply: oneshot::Sender<Placed>,
+struct Waiting {
+    work: Work,
+    reply: oneshot::Sender<Placed>,
 }
 
 pub(super) enum Work {
@@ -93,18 +97,158 @@ impl Progress {
         });
     }
 
+    /// Nothing is under way to the disk.
+    fn is_idle(&self) -> bool {
+        self.durable.borrow().0 >= self.visible()
+    }
+
     fn has_failed(&self) -> bool {
         self.durable.borrow().1.is_some()
     }
 }
 
-pub(super) struct Writer {
+/// Batches wait here for the store's thread. While they come one by one, whoever brings one carries it out himself: so it
+/// reaches the log without another thread being woken. While one is under way, more gather for the next group.
+pub(super) struct Sequencer {
+    /// `None` once the store is closed.
+    waiting: Mutex<Option<VecDeque<Waiting>>>,
+    come: Condvar,
+    /// Whether the last group was of several batches.
+    gathers: AtomicBool,
+    writer: Mutex<Writer>,
+    pub progress: Arc<Progress>,
+}
+
+impl Sequencer {
+    /// Checks the format and brings in what the log has beyond redb's pages. A checkpoint comes after `max` bytes of log.
+    /// Answers the threads that end after `close`, too.
+    pub fn open(database: Arc<Database>, file: File, max: u64) -> Result<(Arc<Self>, Threads), StoreError> {
+        let (to_sync, written) = channel();
+        let writer = Writer::open(database, file.clone(), max, to_sync)?;
+        let progress = writer.progress.clone();
+        let sequencer = Arc::new(Self {
+            waiting: Mutex::new(Some(VecDeque::new())),
+            come: Condvar::new(),
+            gathers: AtomicBool::new(false),
+            progress: progress.clone(),
+            writer: Mutex::new(writer),
+        });
+        let run = {
+            let sequencer = sequencer.clone();
+            move || while sequencer.carry_out_next() {}
+        };
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let store = thread("store").spawn(run);
+        let sync = thread("store-sync").spawn(move || sync_all(&file, &progress, &written));
+        let unavailable = |e: std::io::Error| StoreError::Unavailable(e.to_string());
+        Ok((sequencer, Threads { store: store.map_err(unavailable)?, sync: sync.map_err(unavailable)? }))
+    }
+
+    /// Completes when the work is in its place.
+    pub async fn hand_over(&self, work: Work) -> Placed {
+        let (reply, answer) = oneshot::channel();
+        match &mut *unpoisoned(&self.waiting) {
+            Some(waiting) => waiting.push_back(Waiting { work, reply }),
+            None => return Err(StoreError::Unavailable("the store is closed".to_owned())),
+        }
+        let duty = Duty(self);
+        // Others that are about to bring something come into the same group.
+        tokio::task::yield_now().await;
+        drop(duty);
+        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the store's writer stopped".to_owned())))
+    }
+
+    /// Waits for a group and carries it out; answers whether there may be another.
+    fn carry_out_next(&self) -> bool {
+        let waiting = unpoisoned(&self.waiting);
+        let is_empty = |waiting: &mut Option<VecDeque<Waiting>>| waiting.as_ref().is_some_and(VecDeque::is_empty);
+        let waiting = self.come.wait_while(waiting, is_empty).unwrap_or_else(PoisonError::into_inner);
+        let is_open = waiting.is_some();
+        drop(waiting);
+        self.carry_out(&mut self.writer.lock().unwrap_or_else(|poisoned| self.broken(poisoned)));
+        is_open
+    }
+
+    /// The group is taken by whoever has the writer, so that groups keep the order in which batches came.
+    fn carry_out(&self, writer: &mut Writer) {
+        let group: Vec<Waiting> = match &mut *unpoisoned(&self.waiting) {
+            Some(waiting) => waiting.drain(..waiting.len().min(GROUP)).collect(),
+            None => Vec::new(),
+        };
+        self.gathers.store(group.len() > 1, Ordering::Relaxed);
+        writer.carry_out(group);
+    }
+
+    fn broken<T>(&self, poisoned: PoisonError<T>) -> T {
+        self.progress.fail(&StoreError::Unavailable("a write to the store panicked".to_owned()));
+        poisoned.into_inner()
+    }
+
+    /// Takes nothing more.
+    fn close(&self) {
+        let rest = unpoisoned(&self.waiting).take();
+        let mut writer = self.writer.lock().unwrap_or_else(|poisoned| self.broken(poisoned));
+        writer.carry_out(rest.into_iter().flatten().collect());
+        writer.to_sync = None;
+        self.come.notify_all();
+    }
+}
+
+/// The threads of a store.
+pub(super) struct Threads {
+    store: JoinHandle<()>,
+    sync: JoinHandle<()>,
+}
+
+impl Threads {
+    /// Finishes what waits, and ends the threads.
+    pub fn close(self, sequencer: &Sequencer) {
+        sequencer.close();
+        if self.store.join().is_err() || self.sync.join().is_err() {
+            tracing::error!("a thread of the store died");
+        }
+    }
+}
+
+/// Whoever has brought something sees to it, even if he does not wait for it any more.
+struct Duty<'a>(&'a Sequencer);
+
+impl Drop for Duty<'_> {
+    fn drop(&mut self) {
+        let sequencer = self.0;
+        if !sequencer.gathers.load(Ordering::Relaxed)
+            && sequencer.progress.is_idle()
+            && let Ok(mut writer) = sequencer.writer.try_lock()
+        {
+            sequencer.carry_out(&mut writer);
+        }
+        // Unless somebody was quicker.
+        if unpoisoned(&sequencer.waiting).as_ref().is_some_and(|waiting| !waiting.is_empty()) {
+            sequencer.come.notify_one();
+        }
+    }
+}
+
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does what takes long without keeping other tasks from their worker thread.
+fn patiently<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+struct Writer {
     database: Arc<Database>,
     log: Log,
-    file: File,
     /// Of the last group.
     sequence: u64,
-    pub progress: Arc<Progress>,
+    /// `None` once the store is closed.
+    to_sync: Option<Sender<u64>>,
+    progress: Arc<Progress>,
 }
 
 /// Commits with a sync. redb writes down which pages are free, so that opening after a crash need not walk all of them;
@@ -126,8 +270,7 @@ fn replay(data: &mut Table<'_, &'static [u8], &'static [u8]>, rows: &[u8]) -> Re
 }
 
 impl Writer {
-    /// Checks the format and brings in what the log has beyond redb's pages. A checkpoint comes after `max` bytes of log.
-    pub fn open(database: Arc<Database>, file: File, max: u64) -> Result<Self, StoreError> {
+    fn open(database: Arc<Database>, file: File, max: u64, to_sync: Sender<u64>) -> Result<Self, StoreError> {
         let transaction = database.begin_write().map_err(damaged)?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(damaged)?;
@@ -158,53 +301,32 @@ impl Writer {
             }
         }
         commit_durably(transaction)?;
-        let log = Log::open(file.clone(), identity, max).map_err(damaged)?;
-        Ok(Self { database, log, file, sequence, progress: Progress::new(sequence) })
+        let log = Log::open(file, identity, max).map_err(damaged)?;
+        Ok(Self { database, log, sequence, to_sync: Some(to_sync), progress: Progress::new(sequence) })
     }
 
-    /// One group after the other until the queue is closed and empty. Once a write has failed nobody knows what the disk
-    /// holds, so nothing more is written.
-    pub fn run(mut self, waiting: &Receiver<Waiting>) {
-        let (to_sync, written) = channel();
-        let syncer = std::thread::Builder::new().name("store-sync".to_owned()).spawn({
-            let (file, progress) = (self.file.clone(), self.progress.clone());
-            move || sync_all(&file, &progress, &written)
-        });
-        if let Err(error) = &syncer {
-            self.progress.fail(&StoreError::Unavailable(error.to_string()));
+    /// Carries out a group. Once a write has failed nobody knows what the disk holds, so nothing more is written.
+    fn carry_out(&mut self, group: Vec<Waiting>) {
+        if group.is_empty() {
+            return;
         }
-        while let Ok(first) = waiting.recv() {
-            if self.progress.has_failed() {
-                let _ =
-                    first.reply.send(Err(StoreError::Unavailable("an earlier write to the store failed".to_owned())));
-                continue;
-            }
-            let group: Vec<_> = std::iter::once(first).chain(waiting.try_iter().take(GROUP - 1)).collect();
-            let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.work, w.reply)).unzip();
-            match self.write_group(&works, &to_sync) {
-                // A sender that has gone away does not mind.
-                Ok(outcomes) => replies.into_iter().zip(outcomes).for_each(|(reply, outcome)| {
-                    let _ = reply.send(outcome.map(|committed| (committed, self.sequence)));
-                }),
-                Err(error) => {
-                    self.progress.fail(&error);
-                    replies.into_iter().for_each(|reply| {
-                        let _ = reply.send(Err(StoreError::Unknown(error.to_string())));
-                    });
-                }
-            }
+        let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|waiting| (waiting.work, waiting.reply)).unzip();
+        if self.progress.has_failed() {
+            return refuse(replies, StoreError::Unavailable, "an earlier write to the store failed");
         }
-        drop(to_sync);
-        if syncer.is_ok_and(|syncer| syncer.join().is_err()) {
-            tracing::error!("the store's syncer died");
+        match self.write_group(&works) {
+            // A sender that has gone away does not mind.
+            Ok(outcomes) => replies.into_iter().zip(outcomes).for_each(|(reply, outcome)| {
+                let _ = reply.send(outcome.map(|committed| (committed, self.sequence)));
+            }),
+            Err(error) => {
+                self.progress.fail(&error);
+                refuse(replies, StoreError::Unknown, &error.to_string());
+            }
         }
     }
 
-    fn write_group(
-        &mut self,
-        works: &[Work],
-        to_sync: &Sender<u64>,
-    ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+    fn write_group(&mut self, works: &[Work]) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
         let (sequence, mut rows) = (self.sequence + 1, Rows::default());
         let outcomes = {
             let reading = self.database.begin_read().map_err(damaged)?;
@@ -218,7 +340,7 @@ impl Writer {
         let fits = self.log.fits(&rows);
         if fits {
             self.log.append(sequence, &rows).map_err(damaged)?;
-            let _ = to_sync.send(sequence);
+            self.to_sync.as_ref().map(|to_sync| to_sync.send(sequence));
         }
         // While the record is synced, redb gets the rows.
         let mut transaction = self.database.begin_write().map_err(damaged)?;
@@ -231,12 +353,18 @@ impl Writer {
             transaction.commit().map_err(damaged)?;
         } else {
             // A checkpoint: the pages of all groups so far, with one more sync.
-            commit_durably(transaction)?;
+            patiently(|| commit_durably(transaction))?;
             self.log.restart();
             self.progress.reached(sequence);
         }
         Ok(outcomes)
     }
+}
+
+fn refuse(replies: Vec<oneshot::Sender<Placed>>, error: fn(String) -> StoreError, why: &str) {
+    replies.into_iter().for_each(|reply| {
+        let _ = reply.send(Err(error(why.to_owned())));
+    });
 }
 
 fn sync_all(file: &File, progress: &Progress, written: &Receiver<u64>) {
