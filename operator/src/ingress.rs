@@ -215,7 +215,10 @@ impl Ingress {
             Ok(Delivery::NotUnderstood(missing)) => missing,
             Err(error) => return Err(error.to_reply()),
         };
-        let made = self.make(&missing).await?;
+        let made = match self.make(&missing).await {
+            Ok(made) => made,
+            Err(error) => return Err(self.with_similar(&missing, error).await),
+        };
         if let Work::Send { made: told, .. } | Work::Eval { made: told, .. } = &mut message.work {
             *told = Some(made);
         }
@@ -224,6 +227,17 @@ impl Ingress {
             Ok(Delivery::NotUnderstood(again)) => Err(not_understood(&again, "even after one method was made")),
             Err(error) => Err(error.to_reply()),
         }
+    }
+
+    /// Whoever mistyped a selector hears what the object understands instead.
+    async fn with_similar(&self, missing: &Unanswered, mut error: ErrorReply) -> ErrorReply {
+        if matches!(error.kind, ErrorKind::NotUnderstood | ErrorKind::Refused)
+            && let Ok(similar) = self.universe.similar(missing.receiver, &missing.selector).await
+            && !similar.is_empty()
+        {
+            error.message += &format!("; it understands {}", similar.join(", "));
+        }
+        error
     }
 
     async fn make(&self, missing: &Unanswered) -> Result<batos_covenant::Made, ErrorReply> {

@@ -36,6 +36,7 @@ def test_a_message_id_makes_a_repeat_safe(universe):
     [
         (["send", "nobody", "deposit:", "1"], "nobody"),
         (["send", "account", "levitate"], "levitate"),
+        (["send", "account", "deposti:", "1"], "; it understands deposit:"),
         (["get", "nobody"], "nobody"),
     ],
 )

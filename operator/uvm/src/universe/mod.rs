@@ -15,6 +15,7 @@ mod posts;
 mod render;
 mod retention;
 mod shards;
+mod similar;
 mod state;
 mod sweep;
 mod turns;
