@@ -60,7 +60,7 @@ fn a_universe_on_tikv_gets_a_deployment() {
     assert_eq!(
         arguments(&plan),
         "uvm --universe u --store tikv://a:1,b:2 --root batos \
-         --mind /etc/batos/mind.yaml --keep-history 30d --keep-replies 1d --health 0.0.0.0:8081"
+         --mind /etc/batos/mind.yaml --keep-history 30d --keep-replies 1d --keep-unreached 1d --health 0.0.0.0:8081"
     );
     assert_eq!((plan.verdict.reason, plan.verdict.outlook), ("Starting", Outlook::Waiting));
 }
@@ -85,8 +85,11 @@ fn environment(plan: &Plan) -> std::collections::BTreeMap<String, Value> {
 
 #[test]
 fn workers_keep_what_the_universe_says() {
-    let spec = json!({ "retention": { "history": "forever", "replies": "12h" } });
-    assert!(arguments(&planned(&universe(spec), None)).contains("--keep-history forever --keep-replies 12h "));
+    let spec = json!({ "retention": { "history": "forever", "replies": "12h", "unreached": "2d" } });
+    assert!(
+        arguments(&planned(&universe(spec), None))
+            .contains("--keep-history forever --keep-replies 12h --keep-unreached 2d ")
+    );
 }
 
 #[test]
