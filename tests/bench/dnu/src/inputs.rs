@@ -1,0 +1,213 @@
+//! Arguments like those of a task's pairs: one pair's, changed in a few places. Numbers stay between the smallest and the
+//! largest that the pairs have at that argument, strings and lists between the shortest and the longest, and characters
+//! are those that occur there; so the arguments mostly stay what the task is about.
+
+use batos_covenant::Wire;
+use serde_json::json;
+
+use crate::tasks::Pair;
+
+/// Numbers from a seed (SplitMix64): the same inputs on every machine.
+pub struct Draw(u64);
+
+impl Draw {
+    /// The seed is a text.
+    pub fn new(seed: &str) -> Self {
+        // FNV-1a.
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        Self(seed.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to `n` - 1; 0 when there is nothing.
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    fn one_of<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+        all.get(self.below(all.len()))
+    }
+
+    fn between(&mut self, low: i64, high: i64) -> i64 {
+        let span = (i128::from(high) - i128::from(low)).max(0) + 1;
+        let at = i128::from(low) + i128::from(self.next()) % span;
+        i64::try_from(at).unwrap_or(low)
+    }
+}
+
+/// What occurs in one argument of the pairs.
+#[derive(Default)]
+struct Seen {
+    integers: Vec<i64>,
+    floats: Vec<f64>,
+    strings: Vec<String>,
+    characters: Vec<char>,
+    /// Lists by how deep they lie.
+    lists: Vec<Vec<Vec<Wire>>>,
+}
+
+impl Seen {
+    fn add(&mut self, value: &Wire, depth: usize) {
+        match value {
+            Wire::Number(number) => match number.as_i64() {
+                Some(n) => self.integers.push(n),
+                None => self.floats.extend(number.as_f64()),
+            },
+            Wire::String(text) => {
+                self.strings.push(text.clone());
+                self.characters.extend(text.chars());
+                self.characters.sort_unstable();
+                self.characters.dedup();
+            }
+            Wire::Array(elements) => {
+                if self.lists.len() <= depth {
+                    self.lists.resize_with(depth + 1, Vec::new);
+                }
+                if let Some(lists) = self.lists.get_mut(depth) {
+                    lists.push(elements.clone());
+                }
+                elements.iter().for_each(|element| self.add(element, depth + 1));
+            }
+            Wire::Null | Wire::Bool(_) | Wire::Object(_) => {}
+        }
+    }
+
+    fn change(&self, value: &Wire, depth: usize, draw: &mut Draw) -> Wire {
+        match value {
+            Wire::Null | Wire::Object(_) => value.clone(),
+            Wire::Bool(b) => json!(!b),
+            Wire::Number(number) => match number.as_i64() {
+                Some(n) => json!(self.integer(n, draw)),
+                None => json!(self.float(number.as_f64().unwrap_or_default(), draw)),
+            },
+            Wire::String(text) => json!(self.string(text, draw)),
+            Wire::Array(elements) => Wire::Array(self.list(elements, depth, draw)),
+        }
+    }
+
+    fn integer(&self, n: i64, draw: &mut Draw) -> i64 {
+        let (low, high) = (self.integers.iter().min(), self.integers.iter().max());
+        let (low, high) = (*low.unwrap_or(&n), *high.unwrap_or(&n));
+        let changed = match draw.below(3) {
+            0 => n.saturating_add(draw.between(-2, 2)),
+            1 => *draw.one_of(&self.integers).unwrap_or(&n),
+            _ => draw.between(low, high),
+        };
+        changed.clamp(low, high)
+    }
+
+    fn float(&self, x: f64, draw: &mut Draw) -> f64 {
+        let low = self.floats.iter().copied().fold(x, f64::min);
+        let high = self.floats.iter().copied().fold(x, f64::max);
+        let changed = match draw.below(2) {
+            0 => ((x * 10.0).round() + draw.between(-9, 9) as f64) / 10.0,
+            _ => *draw.one_of(&self.floats).unwrap_or(&x),
+        };
+        changed.clamp(low, high)
+    }
+
+    fn string(&self, text: &str, draw: &mut Draw) -> String {
+        let lengths = || self.strings.iter().map(|text| text.chars().count());
+        let (least, most) = (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0));
+        let mut characters: Vec<char> = text.chars().collect();
+        let (at, other) = (draw.below(characters.len()), draw.below(characters.len()));
+        match draw.below(6) {
+            0 => return draw.one_of(&self.strings).cloned().unwrap_or_default(),
+            1 if at != other => characters.swap(at, other),
+            2 if characters.len() > least => drop(characters.remove(at)),
+            3 if characters.len() < most => {
+                characters.insert(at, *draw.one_of(&self.characters).unwrap_or(&' '));
+            }
+            4 if characters.len() < most && !characters.is_empty() => {
+                characters.insert(at, *characters.get(other).unwrap_or(&' '));
+            }
+            _ => {
+                if let Some(c) = characters.get_mut(at) {
+                    let alike: Vec<char> =
+                        self.characters.iter().copied().filter(|other| kind(*other) == kind(*c)).collect();
+                    *c = *draw.one_of(&alike).unwrap_or(c);
+                }
+            }
+        }
+        characters.into_iter().collect()
+    }
+
+    fn list(&self, elements: &[Wire], depth: usize, draw: &mut Draw) -> Vec<Wire> {
+        let all = self.lists.get(depth).map_or(&[][..], Vec::as_slice);
+        let lengths = || all.iter().map(Vec::len);
+        let (least, most) = (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0));
+        let mut elements = elements.to_vec();
+        let (at, other) = (draw.below(elements.len()), draw.below(elements.len()));
+        match draw.below(7) {
+            0 => return draw.one_of(all).cloned().unwrap_or_default(),
+            1 if at != other => elements.swap(at, other),
+            2 if elements.len() > least => drop(elements.remove(at)),
+            3 if elements.len() < most => {
+                let pool: Vec<&Wire> = all.iter().flatten().collect();
+                elements.extend(draw.one_of(&pool).map(|element| (*element).clone()));
+                let last = elements.len().saturating_sub(1);
+                elements.swap(at, last);
+            }
+            4 if !elements.is_empty() && elements.len() < most => {
+                elements.extend(elements.get(at).cloned());
+            }
+            _ => {
+                if let Some(element) = elements.get_mut(at) {
+                    *element = self.change(element, depth + 1, draw);
+                }
+            }
+        }
+        elements
+    }
+}
+
+/// Letters are exchanged with letters of their case, digits with digits.
+fn kind(c: char) -> u8 {
+    match c {
+        _ if c.is_lowercase() => 0,
+        _ if c.is_uppercase() => 1,
+        _ if c.is_numeric() => 2,
+        _ => 3,
+    }
+}
+
+/// Draws arguments for ever.
+pub struct Inputs<'a> {
+    pairs: &'a [Pair],
+    seen: Vec<Seen>,
+    draw: Draw,
+}
+
+impl<'a> Inputs<'a> {
+    pub fn new(pairs: &'a [Pair], seed: &str) -> Self {
+        let mut seen: Vec<Seen> = Vec::new();
+        for pair in pairs {
+            if seen.len() < pair.arguments.len() {
+                seen.resize_with(pair.arguments.len(), Seen::default);
+            }
+            seen.iter_mut().zip(&pair.arguments).for_each(|(seen, argument)| seen.add(argument, 0));
+        }
+        Self { pairs, seen, draw: Draw::new(seed) }
+    }
+}
+
+impl Iterator for Inputs<'_> {
+    type Item = Vec<Wire>;
+
+    fn next(&mut self) -> Option<Vec<Wire>> {
+        let mut arguments = self.draw.one_of(self.pairs)?.arguments.clone();
+        for _ in 0..=self.draw.below(4) {
+            let at = self.draw.below(arguments.len());
+            if let (Some(argument), Some(seen)) = (arguments.get_mut(at), self.seen.get(at)) {
+                *argument = seen.change(argument, 0, &mut self.draw);
+            }
+        }
+        Some(arguments)
+    }
+}

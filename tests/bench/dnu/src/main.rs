@@ -1,0 +1,286 @@
+//! `hack/bench dnu`: how well the Crucible tells right methods from wrong ones. Tasks of HumanEval become prototypes that
+//! lack a selector and whose manifests hold the first examples; right methods and wrong ones are recorded or made here.
+
+mod inputs;
+mod mutants;
+mod tasks;
+mod trial;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use batos_bench_store::Failure;
+use batos_covenant::Wire;
+use batos_graph::RedbStore;
+use batos_uvm::universe::Universe;
+
+use inputs::Inputs;
+use mutants::{Operator, mutants};
+use tasks::{Pair, Recorded, recorded};
+use trial::Trial;
+
+/// How many examples are visible.
+const VISIBLE: [usize; 5] = [0, 1, 3, 5, usize::MAX];
+/// Where the gate is, and what it asks for.
+const GATE: usize = 5;
+const MOST_ACCEPTED: f64 = 0.02;
+const LEAST_TASKS: usize = 60;
+const LEAST_MUTANTS: usize = 300;
+/// A method that differs from the right one on none of so many inputs counts as right. They are drawn so often at most.
+const INPUTS: usize = 200;
+const MOST_DRAWS: usize = 4_000;
+/// The operator of wrong answers that people wrote.
+const WRITTEN: Operator = "plausible";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match measure().await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench dnu: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Accepted ones among all.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    accepted: usize,
+    all: usize,
+}
+
+impl Share {
+    fn count(&mut self, accepted: bool) {
+        self.accepted += usize::from(accepted);
+        self.all += 1;
+    }
+
+    fn rate(self) -> f64 {
+        self.accepted as f64 / self.all.max(1) as f64
+    }
+
+    /// Wilson's interval at 95 %.
+    fn interval(self) -> (f64, f64) {
+        const Z: f64 = 1.959_964;
+        let (n, p) = (self.all.max(1) as f64, self.rate());
+        let middle = p + Z * Z / (2.0 * n);
+        let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+        let scale = 1.0 + Z * Z / n;
+        ((middle - half) / scale, (middle + half) / scale)
+    }
+}
+
+/// What became of all candidates, with so many examples visible.
+#[derive(Debug, Default)]
+struct Column {
+    /// Tasks whose right method was refused.
+    refused: Vec<String>,
+    wrong: BTreeMap<Operator, Share>,
+}
+
+impl Column {
+    fn all(&self) -> Share {
+        let add =
+            |sum: Share, share: &Share| Share { accepted: sum.accepted + share.accepted, all: sum.all + share.all };
+        self.wrong.values().fold(Share::default(), add)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    tasks: usize,
+    mutants: usize,
+    written: usize,
+    equivalent: usize,
+    /// Tasks for which fewer than `INPUTS` different inputs were found.
+    short: usize,
+    columns: BTreeMap<usize, Column>,
+}
+
+async fn measure() -> Result<bool, Failure> {
+    let only: BTreeSet<String> = env::args().skip(1).collect();
+    let file = env::var_os("BATOS_DNU_TASKS").ok_or("BATOS_DNU_TASKS is not set: run hack/bench dnu")?;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("candidates");
+    let mut tasks = recorded(Path::new(&file), &folder)?;
+    tasks.retain(|recorded| only.is_empty() || only.contains(&recorded.task.name));
+    let folder = tempfile::tempdir_in(env::var_os("BATOS_BENCH_DIR").map_or_else(env::temp_dir, Into::into))?;
+    let store = Arc::new(RedbStore::open(&folder.path().join("data"))?);
+    let universe = Universe::open("bench", store).await?;
+    let mut tally = Tally::default();
+    let mut sound = true;
+    for recorded in &tasks {
+        if let Err(error) = one(&universe, recorded, &mut tally, !only.is_empty()).await {
+            eprintln!("{}: {error}", recorded.task.name);
+            sound = false;
+        }
+    }
+    universe.store().close().await?;
+    print(&tally);
+    Ok(holds(&tally, only.is_empty()) && sound)
+}
+
+/// Judges what there is for one task; `tell` names the wrong ones that get through.
+async fn one(universe: &Universe, recorded: &Recorded, tally: &mut Tally, tell: bool) -> Result<(), Failure> {
+    let Recorded { task, right, wrong } = recorded;
+    let all = Trial::new(universe, &task.name, &task.selector, task.examples(usize::MAX)).await?;
+    for Pair { arguments, answer } in &task.pairs {
+        let found = all.answer(right, arguments).await?;
+        if found.as_ref() != Ok(answer) {
+            let arguments = Wire::Array(arguments.clone());
+            return Err(format!("the right method answers {found:?} to {arguments}, not {answer}").into());
+        }
+    }
+    let inputs = generate(&all, recorded).await?;
+    tally.short += usize::from(inputs.len() < INPUTS + task.pairs.len());
+    let mut candidates = Vec::new();
+    for (operator, source) in mutants(right) {
+        match differs(&all, &source, &inputs).await? {
+            true => candidates.push((operator, source)),
+            false => tally.equivalent += 1,
+        }
+    }
+    tally.mutants += candidates.len();
+    for source in wrong {
+        if !differs(&all, source, &inputs).await? {
+            return Err(format!("a wrong answer does not differ from the right one: {source}").into());
+        }
+        candidates.push((WRITTEN, source.clone()));
+    }
+    tally.written += wrong.len();
+    tally.tasks += 1;
+    for visible in VISIBLE {
+        let name = format!("{}_{}", task.name, shown(visible));
+        let trial = Trial::new(universe, &name, &task.selector, task.examples(visible)).await?;
+        let column = tally.columns.entry(visible).or_default();
+        if let Err(reason) = trial.judge(right).await? {
+            column.refused.push(task.name.clone());
+            if visible > 0 {
+                eprintln!("{}, {visible} examples: the right method is refused: {reason}", task.name);
+            }
+        }
+        for (operator, source) in &candidates {
+            let accepted = trial.judge(source).await?.is_ok();
+            column.wrong.entry(operator).or_default().count(accepted);
+            if accepted && tell && visible == GATE {
+                println!("{}, {operator}: {source}", task.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The task's pairs, and what the right method answers to inputs like theirs. Where it fails, nothing is right or wrong.
+async fn generate(trial: &Trial, Recorded { task, right, .. }: &Recorded) -> Result<Vec<Pair>, Failure> {
+    let mut found = task.pairs.clone();
+    let mut drawn: BTreeSet<String> = found.iter().map(key).collect();
+    for arguments in Inputs::new(&task.pairs, &task.name).take(MOST_DRAWS) {
+        if found.len() >= INPUTS + task.pairs.len() {
+            break;
+        }
+        let mut pair = Pair { arguments, answer: Wire::Null };
+        if drawn.insert(key(&pair))
+            && let Ok(answer) = trial.answer(right, &pair.arguments).await?
+        {
+            pair.answer = answer;
+            found.push(pair);
+        }
+    }
+    Ok(found)
+}
+
+fn key(pair: &Pair) -> String {
+    Wire::Array(pair.arguments.clone()).to_string()
+}
+
+async fn differs(trial: &Trial, source: &str, inputs: &[Pair]) -> Result<bool, Failure> {
+    for Pair { arguments, answer } in inputs {
+        if trial.answer(source, arguments).await?.as_ref() != Ok(answer) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn print(tally: &Tally) {
+    println!(
+        "{} tasks, {} mutants ({} more equal the right method) and {} plausible wrong answers",
+        tally.tasks, tally.mutants, tally.equivalent, tally.written
+    );
+    println!("{} tasks have fewer than {INPUTS} inputs like those of their pairs\n", tally.short);
+    println!(
+        "{:<18} {:>14} {:>16} {:>7}  Wilson, 95 %",
+        "visible examples", "right, refused", "wrong, accepted", "rate"
+    );
+    for (visible, column) in &tally.columns {
+        line(&shown(*visible), &column.refused.len().to_string(), column.all());
+    }
+    println!("\nwith {GATE} visible, by what is wrong");
+    for (operator, share) in tally.columns.get(&GATE).iter().flat_map(|column| &column.wrong) {
+        line(operator, "", *share);
+    }
+}
+
+fn shown(visible: usize) -> String {
+    match visible {
+        usize::MAX => "all".to_owned(),
+        _ => visible.to_string(),
+    }
+}
+
+fn line(what: &str, refused: &str, share: Share) {
+    let (low, high) = share.interval();
+    println!(
+        "{what:<18} {refused:>14} {:>16} {:>6.1}%  {:.1} to {:.1} %",
+        format!("{} of {}", share.accepted, share.all),
+        share.rate() * 100.0,
+        low * 100.0,
+        high * 100.0
+    );
+}
+
+/// Whether what is required holds; says what does not.
+fn holds(tally: &Tally, whole: bool) -> bool {
+    let mut missed = Vec::new();
+    if let Some(column) = tally.columns.get(&GATE) {
+        if !column.refused.is_empty() {
+            missed.push(format!("right methods refused: {}", column.refused.join(", ")));
+        }
+        let rate = column.all().rate();
+        if rate > MOST_ACCEPTED {
+            missed.push(format!(
+                "{:.1} % of the wrong ones accepted, {:.0} % allowed",
+                rate * 100.0,
+                MOST_ACCEPTED * 100.0
+            ));
+        }
+    }
+    if whole && (tally.tasks < LEAST_TASKS || tally.mutants < LEAST_MUTANTS) {
+        missed.push(format!("{LEAST_TASKS} tasks and {LEAST_MUTANTS} mutants are needed"));
+    }
+    println!();
+    match missed.is_empty() {
+        true => println!("gate with {GATE} visible: holds"),
+        false => missed.iter().for_each(|reason| println!("gate with {GATE} visible: missed: {reason}")),
+    }
+    missed.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Share;
+
+    #[test]
+    fn the_interval_is_wilsons() {
+        let (low, high) = Share { accepted: 10, all: 100 }.interval();
+        assert!((low - 0.0552).abs() < 0.0001 && (high - 0.1744).abs() < 0.0001, "{low} to {high}");
+        let (low, high) = Share { accepted: 0, all: 100 }.interval();
+        assert!(low.abs() < 1e-9 && (high - 0.0370).abs() < 0.0001, "{low} to {high}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The tasks, as `tasks.py` tells them, and the recorded candidates.
+
+use std::{fs, path::Path};
+
+use batos_bench_store::Failure;
+use batos_covenant::{Example, SendCommand, Wire};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+pub struct Task {
+    pub name: String,
+    pub selector: String,
+    /// Those that the prompt shows come first.
+    pub pairs: Vec<Pair>,
+}
+
+/// With these arguments the right method answers so.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Pair {
+    pub arguments: Vec<Wire>,
+    pub answer: Wire,
+}
+
+impl Task {
+    /// The first pairs, as examples.
+    pub fn examples(&self, count: usize) -> Vec<Example> {
+        let examples = self.pairs.iter().take(count).map(|pair| Example {
+            given: Default::default(),
+            send: SendCommand { selector: self.selector.clone(), arguments: pair.arguments.clone() },
+            answers: Some(pair.answer.clone()),
+            leaves: Default::default(),
+        });
+        examples.collect()
+    }
+}
+
+/// A task with what was recorded for it.
+#[derive(Debug)]
+pub struct Recorded {
+    pub task: Task,
+    pub right: String,
+    pub wrong: Vec<String>,
+}
+
+/// The tasks of `file` that `folder` has a right answer for: `NAME.bt`. `NAME.….bt` are wrong ones.
+pub fn recorded(file: &Path, folder: &Path) -> Result<Vec<Recorded>, Failure> {
+    let tasks: Vec<Task> = serde_json::from_slice(&fs::read(file)?)?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    let read = |name: &String| fs::read_to_string(folder.join(name));
+    let mut found = Vec::new();
+    for task in tasks {
+        let mine = |name: &&String| name.split('.').next() == Some(task.name.as_str());
+        let (right, wrong): (Vec<_>, Vec<_>) = names.iter().filter(mine).partition(|name| name.split('.').count() == 2);
+        let Some(right) = right.first() else { continue };
+        let wrong = wrong.into_iter().map(read).collect::<Result<_, _>>()?;
+        found.push(Recorded { right: read(right)?, wrong, task });
+    }
+    Ok(found)
+}
