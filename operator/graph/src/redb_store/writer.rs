@@ -151,10 +151,16 @@ impl Sequencer {
             Some(waiting) => waiting.push_back(Waiting { work, reply }),
             None => return Err(StoreError::Unavailable("the store is closed".to_owned())),
         }
-        let duty = Duty(self);
-        // Others that are about to bring something come into the same group.
-        tokio::task::yield_now().await;
-        drop(duty);
+        if !self.gathers.load(Ordering::Relaxed)
+            && self.progress.is_idle()
+            && let Ok(mut writer) = self.writer.try_lock()
+        {
+            self.carry_out(&mut writer);
+        }
+        // Unless somebody was quicker.
+        if unpoisoned(&self.waiting).as_ref().is_some_and(|waiting| !waiting.is_empty()) {
+            self.come.notify_one();
+        }
         answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the store's writer stopped".to_owned())))
     }
 
@@ -206,25 +212,6 @@ impl Threads {
         sequencer.close();
         if self.store.join().is_err() || self.sync.join().is_err() {
             tracing::error!("a thread of the store died");
-        }
-    }
-}
-
-/// Whoever has brought something sees to it, even if he does not wait for it any more.
-struct Duty<'a>(&'a Sequencer);
-
-impl Drop for Duty<'_> {
-    fn drop(&mut self) {
-        let sequencer = self.0;
-        if !sequencer.gathers.load(Ordering::Relaxed)
-            && sequencer.progress.is_idle()
-            && let Ok(mut writer) = sequencer.writer.try_lock()
-        {
-            sequencer.carry_out(&mut writer);
-        }
-        // Unless somebody was quicker.
-        if unpoisoned(&sequencer.waiting).as_ref().is_some_and(|waiting| !waiting.is_empty()) {
-            sequencer.come.notify_one();
         }
     }
 }
