@@ -194,14 +194,16 @@ impl Watched {
         let changes = watcher(api, config)
             .default_backoff()
             .modify(|object| object.managed_fields_mut().clear())
-            .reflect(writer)
-            .touched_objects();
+            .reflect(writer);
         let kind = K::kind(&());
         changes
-            .for_each(|change| {
-                match change {
-                    Ok(object) if self.leads.load(Ordering::SeqCst) => route(&self.routes, &object),
-                    Ok(_) => {}
+            .for_each(|event| {
+                match event {
+                    Ok(_) if !self.leads.load(Ordering::SeqCst) => {}
+                    Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => route(&self.routes, &object),
+                    // What a new list names is in the store only now, and what it no longer names went without an event.
+                    Ok(watcher::Event::InitDone) => self.routes.all(),
+                    Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
                     // Among others: a definition that is not installed.
                     Err(error) => tracing::warn!(%kind, %error, "watch; it goes on by itself"),
                 }
@@ -244,7 +246,7 @@ async fn control<K, F>(
 }
 
 impl Routes {
-    /// Everything, for a new leader.
+    /// Everything, for a new leader, and after a gap in what was watched.
     fn all(&self) {
         self.stores.universes.state().iter().for_each(|o| enqueue(&self.universes, ObjectRef::from_obj(o.as_ref())));
         self.stores.prototypes.state().iter().for_each(|o| enqueue(&self.prototypes, ObjectRef::from_obj(o.as_ref())));

@@ -216,12 +216,28 @@ async fn each_write_may_fail_in_each_way() {
     }
 }
 
+/// What the user does happens before the eyes of an operator that leads.
+async fn outcome_of_watching(slip: Option<(usize, Slip)>) -> World {
+    let world = World::new(None, slip);
+    let user = async {
+        let a_while = || tokio::time::sleep(Duration::from_secs(60));
+        a_while().await;
+        wanted(&world.memory);
+        a_while().await;
+        world.memory.user_deletes("universes", "tikv");
+        a_while().await;
+        world.memory.user_applies(universe("tikv", 3));
+    };
+    tokio::join!(user, world.run_for(500));
+    world
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_event_may_be_lost_or_doubled_or_late() {
-    let expected = outcome(None, None).await;
+    let expected = outcome_of_watching(None).await;
     for slip in [Slip::Lost, Slip::Twice, Slip::Late] {
         for at in 0..expected.memory.events() {
-            let world = outcome(None, Some((at, slip))).await;
+            let world = outcome_of_watching(Some((at, slip))).await;
             assert_eq!(world.seen(), expected.seen(), "{slip:?} of event {at}");
         }
     }
