@@ -167,7 +167,9 @@ impl Client {
             encode(command, Encoding::MessagePack).map_err(|e| BusError::new(BusErrorKind::Encoding, e.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(SENDER_HEADER, "batos");
-        headers.insert(MESSAGE_ID_HEADER, id.map_or_else(|| self.nats.new_inbox(), str::to_owned));
+        // An inbox is named by its prefix and what nobody else has.
+        let inbox = self.nats.new_inbox();
+        headers.insert(MESSAGE_ID_HEADER, id.or(inbox.rsplit('.').next()).unwrap_or(&inbox));
         let mut refused = self.refused.clone();
         refused.mark_unchanged();
         let refusal = async {

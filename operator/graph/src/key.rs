@@ -35,6 +35,11 @@ impl Key {
     pub fn shard(&self) -> Option<u8> {
         self.0.get(8).copied()
     }
+
+    /// The least key after this one.
+    pub fn successor(&self) -> Self {
+        Self([self.0.as_slice(), &[0]].concat())
+    }
 }
 
 impl fmt::Debug for Key {

@@ -155,7 +155,7 @@ pub(crate) async fn open_jobs(universe: &Universe) -> Result<Vec<ObjectId>, Univ
                 open.extend(job.is_open().then_some(job.id));
             }
             match rows.last() {
-                Some((last, _)) if rows.len() == PAGE => start = Key([last.0.as_slice(), &[0]].concat()),
+                Some((last, _)) if rows.len() == PAGE => start = last.successor(),
                 _ => break,
             }
         }

@@ -180,7 +180,7 @@ impl Mind {
         for shard in after.map_or(0, ObjectId::shard)..=u8::MAX {
             let (mut start, end) = keys.proposal_range(shard);
             if let Some(after) = after.filter(|after| after.shard() == shard) {
-                start = Key([keys.proposal(*after).0.as_slice(), &[0]].concat());
+                start = keys.proposal(*after).successor();
             }
             let rows = self.universe.store().scan(&start, &end, None, PAGE).await.map_err(UniverseError::Store)?;
             for (_, row) in &rows {

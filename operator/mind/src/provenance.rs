@@ -83,7 +83,7 @@ impl Mind {
                 }
             }
             match rows.last() {
-                Some((last, _)) if rows.len() == PAGE => start = batos_graph::Key([last.0.as_slice(), &[0]].concat()),
+                Some((last, _)) if rows.len() == PAGE => start = last.successor(),
                 _ => break,
             }
         }

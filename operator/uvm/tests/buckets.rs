@@ -62,7 +62,7 @@ async fn heads(store: &dyn Store) -> BTreeMap<ObjectId, (u64, Record)> {
             }
         }
         match rows.last() {
-            Some((last, _)) if rows.len() == 1000 => start = Key([last.0.as_slice(), &[0]].concat()),
+            Some((last, _)) if rows.len() == 1000 => start = last.successor(),
             _ => return heads,
         }
     }

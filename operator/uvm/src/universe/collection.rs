@@ -195,7 +195,7 @@ impl Universe {
             let rows = store.scan(&start, &end, Some(at), PAGE).await.map_err(UniverseError::Store)?;
             rows.iter().try_for_each(|(key, row)| graph.row(key, row, jobs))?;
             match rows.last() {
-                Some((last, _)) if rows.len() == PAGE => start = Key([last.0.as_slice(), &[0]].concat()),
+                Some((last, _)) if rows.len() == PAGE => start = last.successor(),
                 _ => return Ok(graph.sorted()),
             }
             tokio::time::sleep(begun.elapsed() * REST).await;
@@ -262,7 +262,7 @@ impl Universe {
                     }
                 }
                 match rows.last() {
-                    Some((last, _)) if rows.len() == PAGE => start = Key([last.0.as_slice(), &[0]].concat()),
+                    Some((last, _)) if rows.len() == PAGE => start = last.successor(),
                     _ => break,
                 }
             }
@@ -305,7 +305,7 @@ impl Universe {
                     let rows = store.scan(&start, &end, None, PAGE).await.map_err(UniverseError::Store)?;
                     let is_last = rows.len() < PAGE;
                     if let Some((last, _)) = rows.last() {
-                        start = Key([last.0.as_slice(), &[0]].concat());
+                        start = last.successor();
                     }
                     steps.extend(rows.into_iter().map(|(key, _)| Step { delete: vec![key], ..Step::default() }));
                     if is_last {
@@ -394,7 +394,7 @@ impl Universe {
                         return Err(VmError::new(ErrorKind::LimitExceeded, text).into());
                     }
                     match rows.last() {
-                        Some((last, _)) if rows.len() == PAGE => start = Key([last.0.as_slice(), &[0]].concat()),
+                        Some((last, _)) if rows.len() == PAGE => start = last.successor(),
                         _ => break,
                     }
                 }

@@ -38,7 +38,7 @@ impl Universe {
         };
         let (mut start, end) = keys.range();
         if let Some(after) = after {
-            start = keys.with_suffix(&[after, &[0]].concat());
+            start = keys.with_suffix(after).successor();
         }
         let found = store.scan(&start, &end, Some(at), PAGE).await.map_err(UniverseError::Store)?;
         let (mut bytes, mut whole) = (0, found.len() < PAGE);
@@ -68,7 +68,7 @@ impl Universe {
         for shard in from..=u8::MAX {
             let (mut start, end) = keys.name_range(shard);
             if let Some(after) = after.filter(|_| shard == from) {
-                start = keys.with_suffix(&[after, &[0]].concat());
+                start = keys.with_suffix(after).successor();
             }
             let rows = self.inner.store.scan(&start, &end, None, PAGE).await.map_err(UniverseError::Store)?;
             let last = rows.last().and_then(|(key, _)| keys.suffix(key)).map(<[u8]>::to_vec);
@@ -128,7 +128,7 @@ pub async fn check(store: &dyn Store, universe: &str, mut progress: impl FnMut(u
         rows.iter().for_each(|(key, row)| survey.row(key, row));
         progress(survey.checked.rows as u64);
         match rows.last() {
-            Some((last, _)) if rows.len() == PAGE => start = Key([last.0.as_slice(), &[0]].concat()),
+            Some((last, _)) if rows.len() == PAGE => start = last.successor(),
             _ => return Ok(survey.conclude()),
         }
     }

@@ -119,15 +119,15 @@ impl Universe {
     /// which is no more has left before it.
     pub async fn outbox_of(&self, last: &Key, after: Option<&Key>) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
         let Some(object) = KeySpace::object_of(last) else { return Ok(Vec::new()) };
-        let end = successor(last);
-        let mut start = after.map_or_else(|| self.inner.keys.outbox(object, 0), successor);
+        let end = last.successor();
+        let mut start = after.map_or_else(|| self.inner.keys.outbox(object, 0), Key::successor);
         let mut events = Vec::new();
         loop {
             let page = self.outbox_between(&start, &end).await?;
             let full = page.len() == OUTBOX_PAGE;
             events.extend(page);
             match events.last() {
-                Some((key, _)) if full => start = successor(key),
+                Some((key, _)) if full => start = key.successor(),
                 _ => return Ok(events),
             }
         }
@@ -136,7 +136,7 @@ impl Universe {
     /// Waiting events of one shard, in order per object, after the last one of the page before.
     pub async fn outbox(&self, shard: u8, after: Option<&Key>) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
         let (start, end) = self.inner.keys.outbox_range(shard);
-        self.outbox_between(&after.map_or(start, successor), &end).await
+        self.outbox_between(&after.map_or(start, Key::successor), &end).await
     }
 
     async fn outbox_between(&self, start: &Key, end: &Key) -> Result<Vec<(Key, OutboxEvent)>, UniverseError> {
@@ -151,11 +151,6 @@ impl Universe {
         let batch = Batch { delete: keys, ..self.batch(marker.clone()) };
         self.inner.store.commit(batch).await.map(|_| marker).map_err(UniverseError::Store)
     }
-}
-
-/// The least key after this one.
-fn successor(key: &Key) -> Key {
-    Key([key.0.as_slice(), &[0]].concat())
 }
 
 fn event_of(key: &Key, row: &Versioned) -> Result<(Key, OutboxEvent), UniverseError> {

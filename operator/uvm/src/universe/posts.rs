@@ -125,7 +125,7 @@ impl Universe {
     /// Messages of a shard that wait, in the order in which each object sent them; after `after`, if it is given.
     pub async fn posts(&self, shard: u8, after: Option<&Key>) -> Result<Vec<Waiting>, UniverseError> {
         let (start, end) = self.inner.keys.post_range(shard);
-        let start = after.map_or(start, |after| Key([after.0.as_slice(), &[0]].concat()));
+        let start = after.map_or(start, |after| after.successor());
         self.waiting(&start, &end).await
     }
 

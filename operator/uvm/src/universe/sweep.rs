@@ -195,11 +195,11 @@ impl Universe {
                 _ => {}
             }
             if stretch.trimmed() >= BATCH {
-                return Ok(Some(Key([key.0.as_slice(), &[0]].concat())));
+                return Ok(Some(key.successor()));
             }
         }
         match rows.last() {
-            Some((last, _)) if !is_whole => Ok(Some(Key([last.0.as_slice(), &[0]].concat()))),
+            Some((last, _)) if !is_whole => Ok(Some(last.successor())),
             _ => Ok(behind),
         }
     }

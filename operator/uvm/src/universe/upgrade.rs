@@ -284,7 +284,7 @@ impl Universe {
                     holders.extend(held.filter(|id| *id != by && wanted.contains_key(id)).map(|id| (by, id)));
                 }
                 match rows.last() {
-                    Some((last, _)) if rows.len() == PAGE => start = Key([last.0.as_slice(), &[0]].concat()),
+                    Some((last, _)) if rows.len() == PAGE => start = last.successor(),
                     _ => break,
                 }
             }
