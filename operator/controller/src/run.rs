@@ -191,10 +191,8 @@ impl Watched {
             None => Api::all(self.client.clone()),
         };
         let config = watcher::Config::default().any_semantic().labels(labels);
-        let changes = watcher(api, config)
-            .default_backoff()
-            .modify(|object| object.managed_fields_mut().clear())
-            .reflect(writer);
+        let changes =
+            watcher(api, config).default_backoff().modify(|object| object.managed_fields_mut().clear()).reflect(writer);
         let kind = K::kind(&());
         changes
             .for_each(|event| {
