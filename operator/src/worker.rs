@@ -41,7 +41,7 @@ pub struct Worker {
 impl Worker {
     pub async fn start(settings: Settings) -> Result<Self, Error> {
         let Settings { universe: name, store, nats, root, drafter, policy, retention, health: probe } = settings;
-        let opening = Opening { retention, ..Opening::usual()? };
+        let opening = Opening { retention, ..Opening::usual() };
         let universe = Universe::open_with(&name, store.clone(), opening).await?;
         let mind = Mind::new(universe.clone(), drafter, policy);
         let bus = Client::connect(&nats).await?;

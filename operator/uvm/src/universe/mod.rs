@@ -83,7 +83,7 @@ impl Universe {
     /// Opens the universe; makes the primordial image in an empty store, and brings an older one up to date. Refuses the
     /// universe of a newer batos before anything is written.
     pub async fn open(name: &str, store: Arc<dyn Store>) -> Result<Self, UniverseError> {
-        Self::open_with(name, store, Opening::usual()?).await
+        Self::open_with(name, store, Opening::usual()).await
     }
 
     pub async fn open_with(name: &str, store: Arc<dyn Store>, opening: Opening) -> Result<Self, UniverseError> {
@@ -98,14 +98,14 @@ impl Universe {
                 conflicts: AtomicU64::new(0),
                 outbox: outbox::Filled::default(),
                 posts: Shards::default(),
-                image: image.digest()?,
+                image: image.as_ref().map_or_else(|| Ok(crate::image::digest()), Image::digest)?,
                 retention,
                 clock,
                 upgrade_bytes,
                 indexed: AtomicBool::new(false),
             }),
         };
-        universe.bring_up_to_date(&image).await?;
+        universe.bring_up_to_date(image).await?;
         Ok(universe)
     }
 

@@ -52,25 +52,31 @@ struct Step {
 }
 
 impl Universe {
-    /// Makes the image in an empty store, or what this batos ships of the image that is there.
-    pub(super) async fn bring_up_to_date(&self, image: &Image) -> Result<(), UniverseError> {
+    /// Makes the image in an empty store, or this image of the one that is there. `None`: what this batos ships.
+    pub(super) async fn bring_up_to_date(&self, mut image: Option<Image>) -> Result<(), UniverseError> {
         let (store, key) = (&self.inner.store, self.inner.keys.version());
         let mut lost = 0;
         while lost < ATTEMPTS {
             let found = version::load(store.as_ref(), key.clone()).await?;
             if let Some((_, found)) = &found {
                 found.admit()?;
-                let is_ours = found.image == self.inner.image;
-                if is_ours && found.format == UNIVERSE_FORMAT && found.records == batos_graph::FORMAT {
+                if self.is_up_to_date(found) {
                     return Ok(());
                 }
-                if !is_ours && found.batos > image.batos {
-                    return Err(UniverseError::Newer {
-                        found: "a newer image".to_owned(),
-                        needs: spelled(found.batos),
-                        this: spelled(this_batos()),
-                    });
-                }
+            }
+            let image = match &mut image {
+                Some(image) => &*image,
+                none => none.insert(Image::shipped()?),
+            };
+            if let Some((_, found)) = &found
+                && found.image != self.inner.image
+                && found.batos > image.batos
+            {
+                return Err(UniverseError::Newer {
+                    found: "a newer image".to_owned(),
+                    needs: spelled(found.batos),
+                    this: spelled(this_batos()),
+                });
             }
             let step = self.next_step(image, found.as_ref()).await?;
             let (told, is_last) = (step.told, step.is_last);
@@ -87,6 +93,11 @@ impl Universe {
             }
         }
         Err(UniverseError::Contended { attempts: ATTEMPTS, conflict: "the image".to_owned() })
+    }
+
+    fn is_up_to_date(&self, found: &Version) -> bool {
+        let formats = (found.format, found.records) == (UNIVERSE_FORMAT, batos_graph::FORMAT);
+        formats && found.image == self.inner.image
     }
 
     /// What is still to be done, as far as one commit holds it.

@@ -35,7 +35,7 @@ impl House {
 
     pub fn opening(&self, image: Image) -> Opening {
         let clock = self.clock.clone();
-        Opening { image, clock: Arc::new(move || clock.load(Ordering::SeqCst)), ..Opening::usual().unwrap() }
+        Opening { image: Some(image), clock: Arc::new(move || clock.load(Ordering::SeqCst)), ..Opening::usual() }
     }
 
     pub async fn open(&self, image: Image) -> Result<Universe, UniverseError> {

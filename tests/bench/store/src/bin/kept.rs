@@ -37,7 +37,7 @@ async fn measure() -> Result<(), Failure> {
     let store = Arc::new(RedbStore::open(&folder.path().join("data"))?);
     let clock = Arc::new(AtomicU64::new(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()));
     let told = clock.clone();
-    let opening = Opening { clock: Arc::new(move || told.load(Ordering::Relaxed)), ..Opening::usual()? };
+    let opening = Opening { clock: Arc::new(move || told.load(Ordering::Relaxed)), ..Opening::usual() };
     let universe = Universe::open_with("bench", store.clone(), opening).await?;
     let tasks: Vec<_> = (0..CLIENTS).map(|client| tokio::spawn(turns(universe.clone(), client))).collect();
     for task in tasks {
