@@ -2,9 +2,10 @@
 //! sync of the redo log makes all of them durable (group commit). Serialisable.
 //!
 //! redb alone would write some ten pages of 4 KiB and sync them for a batch of one object. Here a group is one record of
-//! the log; redb commits it without a sync and gets one sync a checkpoint. The group after it runs meanwhile, and
-//! nothing that was read from a group leaves before that group is durable.
+//! the log, and rows in memory that are flushed into redb's pages later, with one sync a checkpoint. The group after it
+//! runs while it is synced, and nothing that was read from a group leaves before that group is durable.
 
+mod data;
 mod log;
 mod writer;
 
@@ -17,27 +18,29 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redb::{Database, ReadTransaction, ReadableDatabase, StorageBackend, TableError, backends::FileBackend};
+use redb::{Database, StorageBackend, backends::FileBackend};
 
-use self::writer::{DATA, Sequencer, Threads, Work};
+use self::{
+    data::Layers,
+    writer::{Sequencer, Threads, Work},
+};
 use crate::{Batch, Committed, Durable, Key, Snapshot, Store, StoreError, Versioned};
 
 /// Bytes of log between two checkpoints. More makes checkpoints rarer, and replay after a crash longer.
 const LOG: u64 = 16 << 20;
 
-/// How long a snapshot that nobody reads is kept: it keeps the file from reusing pages.
+/// How long a snapshot that nobody reads is kept: it keeps rows in memory, and the file from reusing pages.
 const SNAPSHOT_LIFE: Duration = Duration::from_secs(60);
 
 /// Open snapshots with the time of their last use.
 #[derive(Default)]
 struct Snapshots {
     last: u64,
-    open: HashMap<u64, (Arc<ReadTransaction>, Instant)>,
+    open: HashMap<u64, (Layers, Instant)>,
 }
 
 /// A universe's store in one file, for one process.
 pub struct RedbStore {
-    database: Arc<Database>,
     sequencer: Arc<Sequencer>,
     threads: Mutex<Option<Threads>>,
     snapshots: Mutex<Snapshots>,
@@ -73,9 +76,8 @@ impl RedbStore {
     }
 
     fn start(database: Database, log: impl StorageBackend, log_bytes: u64) -> Result<Self, StoreError> {
-        let database = Arc::new(database);
-        let (sequencer, threads) = Sequencer::open(database.clone(), Arc::new(log), log_bytes)?;
-        Ok(Self { database, sequencer, threads: Mutex::new(Some(threads)), snapshots: Mutex::default() })
+        let (sequencer, threads) = Sequencer::open(database, Arc::new(log), log_bytes)?;
+        Ok(Self { sequencer, threads: Mutex::new(Some(threads)), snapshots: Mutex::default() })
     }
 
     fn stop(&self) {
@@ -85,13 +87,12 @@ impl RedbStore {
         }
     }
 
-    fn reading(&self, at: Option<Snapshot>) -> Result<Arc<ReadTransaction>, StoreError> {
-        let Some(at) = at else { return self.database.begin_read().map(Arc::new).map_err(damaged) };
+    fn at(&self, at: Snapshot) -> Result<Layers, StoreError> {
         let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         snapshots.open.retain(|_, (_, used)| used.elapsed() < SNAPSHOT_LIFE);
-        let (transaction, used) = snapshots.open.get_mut(&at.0).ok_or(StoreError::SnapshotGone(at))?;
+        let (layers, used) = snapshots.open.get_mut(&at.0).ok_or(StoreError::SnapshotGone(at))?;
         *used = Instant::now();
-        Ok(transaction.clone())
+        Ok(layers.clone())
     }
 
     /// Waits until everything that readers can see by now is durable.
@@ -104,20 +105,6 @@ impl RedbStore {
         let (committed, sequence) = self.sequencer.hand_over(work).await?;
         self.sequencer.progress.durable(sequence).await.map_err(StoreError::Unknown)?;
         Ok(committed)
-    }
-
-    /// The data table as it is now or was at a snapshot; `empty` before the first commit.
-    fn with_data<T>(
-        &self,
-        at: Option<Snapshot>,
-        read: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, StoreError>,
-        empty: impl FnOnce() -> T,
-    ) -> Result<T, StoreError> {
-        match self.reading(at)?.open_table(DATA) {
-            Ok(table) => read(&table),
-            Err(TableError::TableDoesNotExist(_)) => Ok(empty()),
-            Err(error) => Err(damaged(error)),
-        }
     }
 }
 
@@ -136,24 +123,18 @@ impl Store for RedbStore {
     }
 
     async fn peek(&self, keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError> {
-        let read = |table: &redb::ReadOnlyTable<&[u8], &[u8]>| {
-            let get = |key: &Key| match table.get(key.0.as_slice()).map_err(damaged)? {
-                Some(row) => Versioned::of_row(row.value()).map(Some),
-                None => Ok(None),
-            };
-            keys.iter().map(get).collect()
-        };
-        self.with_data(None, read, || vec![None; keys.len()])
+        let data = self.sequencer.data.now();
+        keys.iter().map(|key| data.get(&key.0, Versioned::of_row)).collect()
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let transaction = self.reading(None)?;
+        let layers = self.sequencer.data.now().clone();
         self.settled().await?;
         let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         snapshots.open.retain(|_, (_, used)| used.elapsed() < SNAPSHOT_LIFE);
         snapshots.last += 1;
         let number = snapshots.last;
-        snapshots.open.insert(number, (transaction, Instant::now()));
+        snapshots.open.insert(number, (layers, Instant::now()));
         Ok(Snapshot(number))
     }
 
@@ -164,19 +145,15 @@ impl Store for RedbStore {
         at: Option<Snapshot>,
         limit: usize,
     ) -> Result<Vec<(Key, Versioned)>, StoreError> {
-        let read = |table: &redb::ReadOnlyTable<&[u8], &[u8]>| {
-            let rows = table.range(start.0.as_slice()..end.0.as_slice()).map_err(damaged)?;
-            let pair = |row: Result<(redb::AccessGuard<&[u8]>, redb::AccessGuard<&[u8]>), redb::StorageError>| {
-                let (key, value) = row.map_err(damaged)?;
-                Ok((Key(key.value().to_vec()), Versioned::of_row(value.value())?))
-            };
-            rows.take(limit).map(pair).collect()
-        };
-        let rows = self.with_data(at, read, Vec::new)?;
-        if at.is_none() {
-            self.settled().await?;
+        let pair = |key: &[u8], row: &[u8]| Ok((Key(key.to_vec()), Versioned::of_row(row)?));
+        match at {
+            Some(at) => self.at(at)?.scan(&start.0, &end.0, limit, pair),
+            None => {
+                let rows = self.sequencer.data.now().scan(&start.0, &end.0, limit, pair)?;
+                self.settled().await?;
+                Ok(rows)
+            }
         }
-        Ok(rows)
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {

@@ -91,6 +91,11 @@ impl Log {
         Ok(Self { len, file, identity, at: 0, max })
     }
 
+    /// Bytes between two checkpoints.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
     pub fn fits(&self, rows: &Rows) -> bool {
         self.at + (HEADER + rows.0.len()) as u64 <= self.max
     }

@@ -1,5 +1,4 @@
-//! The sequencer of batches, in groups, and a thread that syncs: so one group is synced while redb gets its rows and while
-//! the next one runs.
+//! The sequencer of batches, in groups, and the threads that sync and flush: so one group is synced while the next one runs.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,9 +10,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableTable, Table};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::{oneshot, watch},
@@ -21,16 +18,17 @@ use tokio::{
 
 use super::{
     damaged,
+    data::{self, DATA, Data, META, commit_durably},
     log::{File, Log, Rows, each_row},
 };
 use crate::{Batch, Committed, Key, Rev, StoreError, Versioned};
 
-pub(super) const DATA: TableDefinition<&[u8], &[u8]> = TableDefinition::new("data");
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Format of the files; a newer one is refused.
 const FILE_FORMAT: u64 = 2;
 /// Batches that share one sync at most.
 const GROUP: usize = 256;
+/// Rows are flushed so many times from one checkpoint to the next, so that none has much to write.
+const FLUSHES: u64 = 16;
 
 /// A batch is in its place, with this sequence of the group that it belongs to. It is durable once the group is.
 pub(super) type Placed = Result<(Committed, u64), StoreError>;
@@ -117,20 +115,23 @@ pub(super) struct Sequencer {
     gathers: AtomicBool,
     writer: Mutex<Writer>,
     pub progress: Arc<Progress>,
+    pub data: Arc<Data>,
 }
 
 impl Sequencer {
     /// Checks the format and brings in what the log has beyond redb's pages. A checkpoint comes after `max` bytes of log.
     /// Answers the threads that end after `close`, too.
-    pub fn open(database: Arc<Database>, file: File, max: u64) -> Result<(Arc<Self>, Threads), StoreError> {
+    pub fn open(database: Database, file: File, max: u64) -> Result<(Arc<Self>, Threads), StoreError> {
         let (to_sync, written) = channel();
-        let writer = Writer::open(database, file.clone(), max, to_sync)?;
-        let progress = writer.progress.clone();
+        let (to_flush, leaving) = channel();
+        let writer = Writer::open(database, file.clone(), max, (to_sync, to_flush))?;
+        let (progress, data) = (writer.progress.clone(), writer.data.clone());
         let sequencer = Arc::new(Self {
             waiting: Mutex::new(Some(VecDeque::new())),
             come: Condvar::new(),
             gathers: AtomicBool::new(false),
             progress: progress.clone(),
+            data: data.clone(),
             writer: Mutex::new(writer),
         });
         let run = {
@@ -138,10 +139,17 @@ impl Sequencer {
             move || while sequencer.carry_out_next() {}
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let store = thread("store").spawn(run);
-        let sync = thread("store-sync").spawn(move || sync_all(&file, &progress, &written));
-        let unavailable = |e: std::io::Error| StoreError::Unavailable(e.to_string());
-        Ok((sequencer, Threads { store: store.map_err(unavailable)?, sync: sync.map_err(unavailable)? }))
+        let flush = {
+            let progress = progress.clone();
+            move || flush_all(&data, &progress, &leaving)
+        };
+        let threads = [
+            thread("store").spawn(run),
+            thread("store-sync").spawn(move || sync_all(&file, &progress, &written)),
+            thread("store-flush").spawn(flush),
+        ];
+        let threads = threads.into_iter().collect::<Result<Vec<_>, _>>();
+        Ok((sequencer, Threads(threads.map_err(|e| StoreError::Unavailable(e.to_string()))?)))
     }
 
     /// Completes when the work is in its place.
@@ -195,23 +203,22 @@ impl Sequencer {
         let rest = unpoisoned(&self.waiting).take();
         let mut writer = self.writer.lock().unwrap_or_else(|poisoned| self.broken(poisoned));
         writer.carry_out(rest.into_iter().flatten().collect());
-        writer.to_sync = None;
+        writer.close();
         self.come.notify_all();
     }
 }
 
 /// The threads of a store.
-pub(super) struct Threads {
-    store: JoinHandle<()>,
-    sync: JoinHandle<()>,
-}
+pub(super) struct Threads(Vec<JoinHandle<()>>);
 
 impl Threads {
     /// Finishes what waits, and ends the threads.
     pub fn close(self, sequencer: &Sequencer) {
         sequencer.close();
-        if self.store.join().is_err() || self.sync.join().is_err() {
-            tracing::error!("a thread of the store died");
+        for thread in self.0 {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store died");
+            }
         }
     }
 }
@@ -229,22 +236,20 @@ fn patiently<T>(work: impl FnOnce() -> T) -> T {
 }
 
 struct Writer {
-    database: Arc<Database>,
+    data: Arc<Data>,
     log: Log,
     /// Of the last group.
     sequence: u64,
+    /// Bytes of log whose rows have not left for the pages.
+    recent: u64,
     /// `None` once the store is closed.
-    to_sync: Option<Sender<u64>>,
+    to_threads: Option<ToThreads>,
     progress: Arc<Progress>,
 }
 
-/// Commits with a sync. redb writes down which pages are free, so that opening after a crash need not walk all of them;
-/// at every commit that would be slow, at a checkpoint it is not.
-fn commit_durably(mut transaction: WriteTransaction) -> Result<(), StoreError> {
-    transaction.set_durability(Durability::Immediate).map_err(damaged)?;
-    transaction.set_quick_repair(true);
-    transaction.commit().map_err(damaged)
-}
+/// Sequences of groups to sync; rows to flush, with the sequence of their last group.
+type ToThreads = (Sender<u64>, Sender<Leaving>);
+type Leaving = (Arc<data::Rows>, u64);
 
 fn replay(data: &mut Table<'_, &'static [u8], &'static [u8]>, rows: &[u8]) -> Result<(), StoreError> {
     each_row(rows, |key, row| {
@@ -257,7 +262,7 @@ fn replay(data: &mut Table<'_, &'static [u8], &'static [u8]>, rows: &[u8]) -> Re
 }
 
 impl Writer {
-    fn open(database: Arc<Database>, file: File, max: u64, to_sync: Sender<u64>) -> Result<Self, StoreError> {
+    fn open(database: Database, file: File, max: u64, to_threads: ToThreads) -> Result<Self, StoreError> {
         let transaction = database.begin_write().map_err(damaged)?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(damaged)?;
@@ -289,7 +294,8 @@ impl Writer {
         }
         commit_durably(transaction)?;
         let log = Log::open(file, identity, max).map_err(damaged)?;
-        Ok(Self { database, log, sequence, to_sync: Some(to_sync), progress: Progress::new(sequence) })
+        let (data, progress) = (Arc::new(Data::new(database)?), Progress::new(sequence));
+        Ok(Self { data, log, sequence, recent: 0, to_threads: Some(to_threads), progress })
     }
 
     /// Carries out a group. Once a write has failed nobody knows what the disk holds, so nothing more is written.
@@ -316,9 +322,7 @@ impl Writer {
     fn write_group(&mut self, works: &[Work]) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
         let (sequence, mut rows) = (self.sequence + 1, Rows::default());
         let outcomes = {
-            let reading = self.database.begin_read().map_err(damaged)?;
-            let data = reading.open_table(DATA).map_err(damaged)?;
-            let mut group = Group { data, revs: HashMap::new(), rows: &mut rows };
+            let mut group = Group { data: &self.data, revs: HashMap::new(), rows: &mut rows };
             works.iter().map(|work| group.work(work)).collect::<Result<Vec<_>, _>>()?
         };
         if rows.is_empty() {
@@ -327,24 +331,40 @@ impl Writer {
         let fits = self.log.fits(&rows);
         if fits {
             self.log.append(sequence, &rows).map_err(damaged)?;
-            self.to_sync.as_ref().map(|to_sync| to_sync.send(sequence));
+            self.to_threads.as_ref().map(|(to_sync, _)| to_sync.send(sequence));
         }
-        // While the record is synced, redb gets the rows.
-        let mut transaction = self.database.begin_write().map_err(damaged)?;
-        replay(&mut transaction.open_table(DATA).map_err(damaged)?, rows.bytes())?;
-        transaction.open_table(META).map_err(damaged)?.insert("log", sequence).map_err(damaged)?;
         self.progress.visible.store(sequence, Ordering::Release);
         self.sequence = sequence;
-        if fits {
-            transaction.set_durability(Durability::None).map_err(damaged)?;
-            transaction.commit().map_err(damaged)?;
-        } else {
-            // A checkpoint: the pages of all groups so far, with one more sync.
-            patiently(|| commit_durably(transaction))?;
-            self.log.restart();
-            self.progress.reached(sequence);
+        self.data.put(rows.bytes())?;
+        self.recent += rows.bytes().len() as u64;
+        if !fits {
+            self.checkpoint()?;
+        } else if self.recent > self.log.max() / FLUSHES
+            && let Some(leaving) = self.data.leave()
+        {
+            self.recent = 0;
+            self.to_threads.as_ref().map(|(_, to_flush)| to_flush.send((leaving, sequence)));
         }
         Ok(outcomes)
+    }
+
+    /// The rows of all groups so far, with one more sync.
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        patiently(|| self.data.checkpoint(self.sequence))?;
+        self.recent = 0;
+        self.log.restart();
+        self.progress.reached(self.sequence);
+        Ok(())
+    }
+
+    /// Leaves nothing to be read from the log, and lets the threads end.
+    fn close(&mut self) {
+        if !self.progress.has_failed()
+            && let Err(error) = self.checkpoint()
+        {
+            self.progress.fail(&error);
+        }
+        self.to_threads = None;
     }
 }
 
@@ -364,9 +384,17 @@ fn sync_all(file: &File, progress: &Progress, written: &Receiver<u64>) {
     }
 }
 
-/// One group: validated against the data as it finds it, and turned into the rows that the log and then redb get.
+fn flush_all(data: &Data, progress: &Progress, leaving: &Receiver<Leaving>) {
+    while let Ok((rows, sequence)) = leaving.recv() {
+        if let Err(error) = data.flush(&rows, sequence) {
+            return progress.fail(&error);
+        }
+    }
+}
+
+/// One group: validated against the data as it finds it, and turned into the rows that the log and the data get.
 struct Group<'w, 'r> {
-    data: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    data: &'r Data,
     /// Revisions that the group has changed.
     revs: HashMap<&'w Key, Option<Rev>>,
     rows: &'r mut Rows,
@@ -416,10 +444,7 @@ impl<'w> Group<'w, '_> {
         if let Some(rev) = self.revs.get(key) {
             return Ok(*rev);
         }
-        match self.data.get(key.0.as_slice()).map_err(damaged)? {
-            Some(row) => Versioned::rev_of_row(row.value()).map(Some),
-            None => Ok(None),
-        }
+        self.data.now().get(&key.0, Versioned::rev_of_row)
     }
 
     fn write(&mut self, key: &'w Key, rev: Rev, bytes: &[u8]) {
