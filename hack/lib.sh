@@ -9,6 +9,11 @@ NATS_SERVER_VERSION=2.15.1
 NATS_SERVER_HASHES="--hash=sha256:8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 \
 --hash=sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb"
 
+# One set of features and of dependencies for everything that is tested, so that nothing is built twice: examples bring in
+# what tests depend on.
+FEATURES=batos/kubernetes,batos/tikv
+build() { cargo build --locked --workspace --features $FEATURES --bins --examples "$@"; }
+
 say() { printf '==> %s\n' "$*" >&2; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 

@@ -65,7 +65,7 @@ prototype() {
 
 need_tools
 say "building batos with the operator, and the fake engine"
-cargo build --locked --workspace --features batos/kubernetes,batos/tikv
+build
 hack/testbed build
 
 say "images"
