@@ -1,4 +1,4 @@
-//! What people write: Universe, Prototype, ModelPool and Facet, as resources of Kubernetes or as the same YAML in files.
+//! What people write: Universe, Prototype, Snapshot, ModelPool and Facet, as resources of Kubernetes or as the same YAML in files.
 //!
 //! Each spec is defined once. Feature `kubernetes` derives the resources (`Universe`, …) and their definitions from it;
 //! [`parse`] reads files with or without that feature.
@@ -9,6 +9,7 @@ mod manifest;
 mod model_pool;
 mod prototype;
 mod schema;
+mod snapshot;
 #[cfg(feature = "kubernetes")]
 mod status;
 mod universe;
@@ -19,6 +20,7 @@ pub use facet::*;
 pub use manifest::{Manifest, Metadata, ParseError, Resource, parse, parse_mind};
 pub use model_pool::*;
 pub use prototype::*;
+pub use snapshot::*;
 #[cfg(feature = "kubernetes")]
 pub use status::*;
 pub use universe::*;

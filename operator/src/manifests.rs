@@ -61,6 +61,10 @@ pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
             .map_err(|e| format!("{}:{}:{}: {}", path.display(), e.line, e.column, e.message))?;
         for resource in resources {
             match resource {
+                Resource::Universe(universe) if universe.spec.restore_from.is_some() => {
+                    let text = "restoreFrom needs Kubernetes; here `batos import FILE` restores before `batos up`";
+                    return Err(format!("{}: Universe {:?}: {text}", path.display(), universe.metadata.name).into());
+                }
                 Resource::Universe(universe) => {
                     universes.insert(universe.metadata.name, universe.spec);
                 }
@@ -73,6 +77,9 @@ pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
                 }
                 Resource::ModelPool(pool) => {
                     tracing::warn!(file = %path.display(), name = pool.metadata.name, "ModelPools need Kubernetes; not used here");
+                }
+                Resource::Snapshot(snapshot) => {
+                    tracing::warn!(file = %path.display(), name = snapshot.metadata.name, "Snapshots need Kubernetes; not used here");
                 }
                 Resource::Facet(facet) => {
                     tracing::warn!(file = %path.display(), name = facet.metadata.name, "Facets need Kubernetes; not used here");

@@ -2,8 +2,10 @@
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
+    batch::v1::Job,
     core::v1::{
-        Capabilities, ConfigMap, Pod, PodSecurityContext, SeccompProfile, SecurityContext, Service, ServiceAccount,
+        Capabilities, ConfigMap, PersistentVolumeClaim, Pod, PodSecurityContext, SeccompProfile, SecurityContext,
+        Service, ServiceAccount,
     },
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
@@ -23,6 +25,8 @@ pub enum Child {
     PodDisruptionBudget(PodDisruptionBudget),
     Deployment(Deployment),
     StatefulSet(StatefulSet),
+    Job(Job),
+    PersistentVolumeClaim(PersistentVolumeClaim),
 }
 
 /// How far a workload is.
@@ -86,7 +90,7 @@ impl Progress {
 }
 
 /// Why a pod does not start, when it says so.
-fn trouble(pod: &Pod) -> Option<String> {
+pub fn trouble(pod: &Pod) -> Option<String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref()?;
     status.container_statuses.iter().flatten().find_map(|container| {
@@ -98,7 +102,7 @@ fn trouble(pod: &Pod) -> Option<String> {
 }
 
 /// Why no node takes a pod.
-fn unscheduled(pod: &Pod) -> Option<String> {
+pub fn unscheduled(pod: &Pod) -> Option<String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let scheduled = pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled")?;
     let message = scheduled.message.as_deref().filter(|_| scheduled.status == "False")?;
