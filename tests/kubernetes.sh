@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . hack/lib.sh
-for part in leader bus drift charts snapshots; do . "tests/kubernetes.d/$part.sh"; done
+for part in leader bus drift charts snapshots kubectl; do . "tests/kubernetes.d/$part.sh"; done
 
 [[ ${1:-} == --keep ]] && keep=1 || keep=0
 work=$(mktemp -d)
@@ -121,6 +121,8 @@ ready prototype/elder prototype/child
 is "an inherited slot" 70 "$(send child age)"
 prototype early nowhere '' | kubectl apply -f -
 says prototype/early UniverseMissing
+
+test_kubectl
 
 say "new recordings roll the workers, which go on with the same objects"
 old=$(kubectl get pods -l batos.dev/universe=quickstart -o name)

@@ -9,6 +9,8 @@ mod manifest;
 mod model_pool;
 mod prototype;
 mod schema;
+#[cfg(feature = "kubernetes")]
+mod schema_check;
 mod snapshot;
 #[cfg(feature = "kubernetes")]
 mod status;
@@ -20,6 +22,8 @@ pub use facet::*;
 pub use manifest::{Manifest, Metadata, ParseError, Resource, parse, parse_mind};
 pub use model_pool::*;
 pub use prototype::*;
+#[cfg(feature = "kubernetes")]
+pub use schema_check::violations;
 pub use snapshot::*;
 #[cfg(feature = "kubernetes")]
 pub use status::*;

@@ -33,11 +33,22 @@ status!(UniverseStatus {
     workers_ready: i32,
     /// The store that the objects are in.
     store: String,
+    /// Where the universe is reached.
+    bus: BusStatus,
     /// Selects the workers' pods, for autoscalers.
     selector: String,
     /// The image that the universe is restored from, once it is chosen.
     restore: RestoreStatus,
 });
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BusStatus {
+    /// NATS server, as the workers see it; without a login.
+    pub url: String,
+    /// First token of all subjects.
+    pub root: String,
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -40,7 +40,7 @@ pub struct Send {
     #[arg(long)]
     id: Option<String>,
     #[command(flatten)]
-    talk: Talk,
+    pub talk: Talk,
 }
 
 #[derive(Args)]

@@ -23,7 +23,7 @@ pub struct Manifests {
 /// Modification times and sizes: whether it is worth reading again.
 pub type Stamp = Vec<(PathBuf, Option<SystemTime>, u64)>;
 
-fn files(sources: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+pub fn files(sources: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut files = Vec::new();
     for source in sources {
         let failed = |e: std::io::Error| format!("{}: {e}", source.display());
@@ -104,7 +104,7 @@ pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
     Ok(Manifests { universe, spec, prototypes })
 }
 
-fn check_methods(path: &Path, text: &str, spec: &PrototypeSpec) -> Result<(), Error> {
+pub fn check_methods(path: &Path, text: &str, spec: &PrototypeSpec) -> Result<(), Error> {
     for slot in &spec.slots {
         let Some(source) = &slot.method else { continue };
         let problem = match check_method(source) {

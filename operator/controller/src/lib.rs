@@ -8,6 +8,7 @@
 
 mod backoff;
 mod bus;
+pub mod cluster;
 mod condition;
 mod context;
 mod error;

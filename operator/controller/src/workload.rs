@@ -29,6 +29,24 @@ pub enum Child {
     PersistentVolumeClaim(PersistentVolumeClaim),
 }
 
+impl Child {
+    /// Kind and name.
+    pub fn told(&self) -> String {
+        let (kind, metadata) = match self {
+            Self::ConfigMap(object) => ("ConfigMap", &object.metadata),
+            Self::Service(object) => ("Service", &object.metadata),
+            Self::ServiceAccount(object) => ("ServiceAccount", &object.metadata),
+            Self::NetworkPolicy(object) => ("NetworkPolicy", &object.metadata),
+            Self::PodDisruptionBudget(object) => ("PodDisruptionBudget", &object.metadata),
+            Self::Deployment(object) => ("Deployment", &object.metadata),
+            Self::StatefulSet(object) => ("StatefulSet", &object.metadata),
+            Self::Job(object) => ("Job", &object.metadata),
+            Self::PersistentVolumeClaim(object) => ("PersistentVolumeClaim", &object.metadata),
+        };
+        format!("{kind} {}", metadata.name.as_deref().unwrap_or_default())
+    }
+}
+
 /// How far a workload is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {

@@ -14,7 +14,7 @@ use kube::{
 };
 
 pub use guards::{closed, port_of};
-pub use plan::{Reach, reach};
+pub use plan::{Reach, reach, shape};
 pub use workers::{ARCHITECT, environment, logged_in, quantities};
 
 use crate::{
@@ -67,9 +67,11 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
             break;
         }
     }
+    let reach = reach(universe, &context.settings);
+    let bus = serde_json::json!({ "url": reach.url, "root": reach.root });
     let status = universe.status.as_ref();
     let before = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let fields = serde_json::json!({ "workersReady": plan.workers_ready, "store": plan.store, "restore": plan.restore,
+    let fields = serde_json::json!({ "workersReady": plan.workers_ready, "store": plan.store, "bus": bus, "restore": plan.restore,
         "selector": format!("{}={name}", meta::UNIVERSE) });
     context.report::<Universe>(universe.meta(), Report::new(status, before, fields, vec![plan.verdict])).await?;
     failure.map_or(Ok(Action::await_change()), Err)

@@ -104,6 +104,25 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
     }
 }
 
+/// What would be made for a new universe, without anything that is there: kinds with names, or why nothing.
+pub fn shape(universe: &Universe, settings: &Settings) -> Result<Vec<String>, String> {
+    let observed = Observed {
+        deployment: None,
+        stateful_set: None,
+        pods: Vec::new(),
+        namesakes: &[],
+        restore: restore::Observed::default(),
+    };
+    let mut universe = universe.clone();
+    // What is restored gets its workers after that.
+    universe.spec.restore_from = None;
+    let Plan { children, verdict, .. } = plan(&universe, &observed, settings);
+    match children.is_empty() {
+        true => Err(format!("{}: {}", verdict.reason, verdict.message)),
+        false => Ok(children.iter().map(Child::told).collect()),
+    }
+}
+
 /// Namespace of the universe that had the name first.
 fn elder(universe: &Universe, namesakes: &[Universe]) -> Option<String> {
     let age = |u: &Universe| (u.metadata.creation_timestamp.clone().map(|time| time.0), u.uid());
