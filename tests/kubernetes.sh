@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . hack/lib.sh
-for part in leader bus drift charts; do . "tests/kubernetes.d/$part.sh"; done
+for part in leader bus drift charts snapshots kubectl; do . "tests/kubernetes.d/$part.sh"; done
 
 [[ ${1:-} == --keep ]] && keep=1 || keep=0
 work=$(mktemp -d)
@@ -27,7 +27,7 @@ trap finish EXIT
 
 tell_state() {
   say "FAILED: this is how things stand"
-  kubectl get universes,prototypes,modelpools,facets,deployments,statefulsets,pods -A -o wide
+  kubectl get universes,prototypes,snapshots,modelpools,facets,jobs,deployments,statefulsets,pods -A -o wide
   kubectl get events -A --sort-by=.metadata.creationTimestamp | tail -n 30
   local pod
   for pod in $(kubectl get pods -o name); do
@@ -122,6 +122,8 @@ is "an inherited slot" 70 "$(send child age)"
 prototype early nowhere '' | kubectl apply -f -
 says prototype/early UniverseMissing
 
+test_kubectl
+
 say "new recordings roll the workers, which go on with the same objects"
 old=$(kubectl get pods -l batos.dev/universe=quickstart -o name)
 kubectl patch universe quickstart --type=json --patch \
@@ -184,6 +186,8 @@ kubectl delete pod filed-uvm-0
 watts_are() { [[ $(send lamp watts --universe filed 2>/dev/null) == "$1" ]]; }
 soon watts_are 75
 ready universe/filed
+
+test_snapshots
 
 say "helm uninstall leaves what people wrote; a deleted universe takes its workers along"
 kubectl get events

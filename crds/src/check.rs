@@ -127,27 +127,39 @@ impl Visitor<'_> for NameVisitor {
 
 /// Reads a length of time: `90s`, `15m`, `12h`, `30d`, `forever`.
 pub(crate) fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    deserializer.deserialize_string(AgeVisitor)
+    deserializer.deserialize_string(AgeVisitor { or_forever: true })
 }
 
-struct AgeVisitor;
+/// Reads a length of time that ends: `90s`, `15m`, `12h`, `30d`.
+pub(crate) fn period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    deserializer.deserialize_string(AgeVisitor { or_forever: false }).map(Some)
+}
+
+struct AgeVisitor {
+    or_forever: bool,
+}
 
 impl Visitor<'_> for AgeVisitor {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a length of time: 90s, 15m, 12h, 30d or forever")
+        f.write_str(if self.or_forever {
+            "a length of time: 90s, 15m, 12h, 30d or forever"
+        } else {
+            "90s, 15m, 12h or 30d"
+        })
     }
 
     fn visit_str<E: Error>(self, age: &str) -> Result<String, E> {
         let legal = |count: &str| {
             (1..=5).contains(&count.len()) && !count.starts_with('0') && count.bytes().all(|b| b.is_ascii_digit())
         };
-        match age == "forever" || age.strip_suffix(['s', 'm', 'h', 'd']).is_some_and(legal) {
+        match (self.or_forever && age == "forever") || age.strip_suffix(['s', 'm', 'h', 'd']).is_some_and(legal) {
             true => Ok(age.to_owned()),
             false => Err(E::custom(format!(
-                "{:?} is no length of time: write 90s, 15m, 12h, 30d (1 to 99999 of them) or forever",
-                age.chars().take(63).collect::<String>()
+                "{:?} is no length of time: write 90s, 15m, 12h, 30d (1 to 99999 of them){}",
+                age.chars().take(63).collect::<String>(),
+                if self.or_forever { " or forever" } else { "" }
             ))),
         }
     }

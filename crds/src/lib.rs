@@ -1,4 +1,4 @@
-//! What people write: Universe, Prototype, ModelPool and Facet, as resources of Kubernetes or as the same YAML in files.
+//! What people write: Universe, Prototype, Snapshot, ModelPool and Facet, as resources of Kubernetes or as the same YAML in files.
 //!
 //! Each spec is defined once. Feature `kubernetes` derives the resources (`Universe`, …) and their definitions from it;
 //! [`parse`] reads files with or without that feature.
@@ -10,6 +10,9 @@ mod model_pool;
 mod prototype;
 mod schema;
 #[cfg(feature = "kubernetes")]
+mod schema_check;
+mod snapshot;
+#[cfg(feature = "kubernetes")]
 mod status;
 mod universe;
 #[cfg(feature = "kubernetes")]
@@ -19,6 +22,9 @@ pub use facet::*;
 pub use manifest::{Manifest, Metadata, ParseError, Resource, parse, parse_mind};
 pub use model_pool::*;
 pub use prototype::*;
+#[cfg(feature = "kubernetes")]
+pub use schema_check::violations;
+pub use snapshot::*;
 #[cfg(feature = "kubernetes")]
 pub use status::*;
 pub use universe::*;

@@ -7,7 +7,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 
-use crate::{FacetSpec, MindSpec, ModelPoolSpec, PrototypeSpec, UniverseSpec, check};
+use crate::{FacetSpec, MindSpec, ModelPoolSpec, PrototypeSpec, SnapshotSpec, UniverseSpec, check};
 
 /// A resource as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,7 @@ pub enum Resource {
     Prototype(Manifest<PrototypeSpec>),
     ModelPool(Manifest<ModelPoolSpec>),
     Facet(Manifest<FacetSpec>),
+    Snapshot(Manifest<SnapshotSpec>),
 }
 
 /// Why a file is refused. Line and column count from 1; both are 1 where nothing narrower is known.
@@ -70,6 +71,7 @@ enum Kind {
     Prototype,
     ModelPool,
     Facet,
+    Snapshot,
 }
 
 /// Decides how the rest of a document is read.
@@ -108,6 +110,7 @@ pub fn parse(text: &str) -> Result<Vec<Resource>, ParseError> {
             Kind::Prototype => Resource::Prototype(read(document)?),
             Kind::ModelPool => Resource::ModelPool(read(document)?),
             Kind::Facet => Resource::Facet(read(document)?),
+            Kind::Snapshot => Resource::Snapshot(read(document)?),
         });
     }
     Ok(resources)

@@ -9,6 +9,12 @@ pub(crate) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// What a length of time must look like; the same rule as [`crate::check::age`].
 pub(crate) const AGE: &str = "^([1-9][0-9]{0,4}[smhd]|forever)$";
 
+/// A length of time that ends; the same rule as [`crate::check::period`].
+pub(crate) const PERIOD: &str = "^[1-9][0-9]{0,4}[smhd]$";
+
+/// A file below a folder, never above it.
+pub(crate) const FILE: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$";
+
 fn any() -> Value {
     json!({ "x-kubernetes-preserve-unknown-fields": true, "nullable": true })
 }

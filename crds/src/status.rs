@@ -1,6 +1,6 @@
 //! What the operator reports. `Ready` follows the conventions that `kubectl wait` and Helm understand.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +33,58 @@ status!(UniverseStatus {
     workers_ready: i32,
     /// The store that the objects are in.
     store: String,
+    /// Where the universe is reached.
+    bus: BusStatus,
     /// Selects the workers' pods, for autoscalers.
     selector: String,
+    /// The image that the universe is restored from, once it is chosen.
+    restore: RestoreStatus,
 });
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BusStatus {
+    /// NATS server, as the workers see it; without a login.
+    pub url: String,
+    /// First token of all subjects.
+    pub root: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreStatus {
+    pub claim: String,
+    pub image: String,
+    /// All of it is there: it is not restored again.
+    #[serde(default)]
+    pub done: bool,
+}
+
+status!(SnapshotStatus {
+    /// The last run that ended well was due then, in seconds since 1970.
+    last_due: i64,
+    /// The images that are there, the newest first.
+    #[schemars(length(max = 100))]
+    images: Vec<ImageStatus>,
+});
+
+/// An image on the snapshot's volume.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageStatus {
+    /// On the volume.
+    #[schemars(length(max = 253))]
+    pub file: String,
+    /// When it was begun: the universe is in it as it was then.
+    pub taken: Time,
+    pub bytes: i64,
+    pub objects: i64,
+    pub rows: i64,
+    /// BLAKE3 of the file, as `b3sum` prints it.
+    #[schemars(length(max = 64))]
+    pub digest: String,
+    pub milliseconds: i64,
+}
 
 status!(PrototypeStatus {
     /// Id of the object.

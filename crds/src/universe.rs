@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "kubernetes")]
 use crate::UniverseStatus;
 use crate::{
+    RestoreSpec,
     check::{self, Check},
     schema,
 };
@@ -29,6 +30,7 @@ use crate::{
         derive = "PartialEq",
         validation = kube::core::Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 48").message("a universe's name has 1 to 48 of a to z, 0 to 9 and '-'"),
         validation = kube::core::Rule::new("!has(oldSelf.spec.store) || (has(self.spec.store) && self.spec.store == oldSelf.spec.store)").message("the store cannot change: the objects live there"),
+        validation = kube::core::Rule::new("!has(self.spec.restoreFrom) || (has(oldSelf.spec.restoreFrom) && self.spec.restoreFrom == oldSelf.spec.restoreFrom)").message("only a new universe can be restored: create another one with restoreFrom"),
         printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
         printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
         printcolumn(name = "Workers", type_ = "integer", json_path = ".status.workersReady"),
@@ -50,6 +52,10 @@ pub struct UniverseSpec {
     pub mind: Option<MindSpec>,
     #[serde(default)]
     pub retention: RetentionSpec,
+    /// Begins with this image instead of with nothing. Only a new universe can; refused where anything is stored under its
+    /// name. Kubernetes only: elsewhere `batos import` does it.
+    #[serde(default, deserialize_with = "check::optional", skip_serializing_if = "Option::is_none")]
+    pub restore_from: Option<RestoreSpec>,
 }
 
 /// How long the universe keeps what was. Overwritten methods stay for good.

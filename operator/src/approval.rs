@@ -31,7 +31,7 @@ pub struct Proposals {
   batos approve 5d41402abc4b2a76b9719d911017c592 --reason 'checked against the ledger'")]
 pub struct Approve {
     #[command(flatten)]
-    decide: Decide,
+    pub decide: Decide,
 }
 
 #[derive(Args)]
@@ -43,7 +43,7 @@ pub struct Deny {
 }
 
 #[derive(Args)]
-struct Decide {
+pub struct Decide {
     /// Id of the proposal
     proposal: String,
     /// Why; it is kept with the decision
@@ -53,7 +53,7 @@ struct Decide {
     #[arg(long, value_name = "FILE", default_value_os_t = PathBuf::from(".batos").join(KEY_FILE))]
     key: PathBuf,
     #[command(flatten)]
-    talk: Talk,
+    pub talk: Talk,
 }
 
 #[derive(Args)]
@@ -66,7 +66,7 @@ pub struct Why {
     /// Selector of the slot
     slot: String,
     #[command(flatten)]
-    talk: Talk,
+    pub talk: Talk,
 }
 
 async fn all(talk: &Talk) -> Result<Vec<Proposal>, Error> {

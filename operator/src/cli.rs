@@ -31,6 +31,10 @@ enum Command {
     /// The Kubernetes operator
     #[cfg(feature = "kubernetes")]
     Operator(crate::operator::Operator),
+    /// Plans manifests, shows and reaches universes of a cluster: `kubectl batos`
+    #[cfg(feature = "kubernetes")]
+    #[command(subcommand)]
+    Kube(crate::kube::Kube),
     /// Prints the custom resource definitions
     #[cfg(feature = "kubernetes")]
     Crds,
@@ -78,6 +82,17 @@ pub struct Bus {
 }
 
 impl Bus {
+    /// Whether somebody said where the server is.
+    #[cfg(feature = "kubernetes")]
+    pub fn is_given(&self) -> bool {
+        self.nats.is_some()
+    }
+
+    #[cfg(feature = "kubernetes")]
+    pub fn set(&mut self, url: String, root: String) {
+        (self.nats, self.root) = (Some(url), root);
+    }
+
     /// What was asked for, else the universe that runs on this folder's data, else NATS' usual place.
     pub fn url(&self) -> String {
         let local = || std::fs::read_to_string(Path::new(".batos").join(ARCHITECT_FILE)).ok();
@@ -134,6 +149,17 @@ impl Output {
 }
 
 impl Cli {
+    /// What was asked for, under the name by which kubectl knows the binary too.
+    pub fn called() -> Self {
+        #[cfg(feature = "kubernetes")]
+        if let Some(name) = std::env::args_os().next()
+            && Path::new(&name).file_name().is_some_and(|name| name == "kubectl-batos")
+        {
+            return Self { command: Command::Kube(crate::kube::Plugin::parse().command) };
+        }
+        Self::parse()
+    }
+
     /// What runs for long logs what it does; a command tells it by its output.
     pub fn install_logging(&self) {
         let serves = match &self.command {
@@ -151,6 +177,8 @@ impl Cli {
             Command::Uvm(uvm) => uvm.run().await,
             #[cfg(feature = "kubernetes")]
             Command::Operator(operator) => operator.run().await,
+            #[cfg(feature = "kubernetes")]
+            Command::Kube(kube) => kube.run().await,
             #[cfg(feature = "kubernetes")]
             Command::Crds => {
                 print!("{}", batos_crds::crd_yaml()?);

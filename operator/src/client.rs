@@ -1,6 +1,6 @@
 //! Commands that talk to a running universe over the bus.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::{io::IsTerminal, num::NonZeroUsize, path::PathBuf, time::Instant};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use batos_covenant::{
@@ -13,7 +13,7 @@ use futures::StreamExt;
 
 use crate::{
     cli::{Error, Output},
-    image_file::ImageWriter,
+    image_file::{ImageWriter, Written, thin_out},
     progress::Progress,
     style,
     talk::{Talk, described, message, shown, transcribed},
@@ -40,7 +40,7 @@ pub struct Send {
     #[arg(long)]
     id: Option<String>,
     #[command(flatten)]
-    talk: Talk,
+    pub talk: Talk,
 }
 
 #[derive(Args)]
@@ -293,16 +293,27 @@ fn summary(subject: &str, event: &Wire) -> String {
 #[command(after_help = "Needs the Architect's credentials. Examples:
   batos export monday.image
   batos import monday.image --data elsewhere    (restores it there)
+  batos export images/$(date +%FT%T).image --keep 7
 The universe goes on meanwhile; the image shows it as it was when the export began.")]
 pub struct Export {
     /// File to write
     file: PathBuf,
+    /// Removes older *.image files beside it, by their names, so that COUNT are left with this one
+    #[arg(long, value_name = "COUNT")]
+    keep: Option<NonZeroUsize>,
+    /// Also writes into this file, as JSON, what was written: Kubernetes reads it from there
+    #[arg(long, value_name = "FILE", hide = true)]
+    report: Option<PathBuf>,
     #[command(flatten)]
     talk: Talk,
 }
 
 impl Export {
     pub async fn run(self) -> Result<(), Error> {
+        let begun = Instant::now();
+        if self.keep.is_some() && self.file.extension().is_none_or(|extension| extension != "image") {
+            return Err(format!("{}: with --keep the file's name ends in .image", self.file.display()).into());
+        }
         let mut image = ImageWriter::create(&self.file, &self.talk.universe)?;
         let mut wanted = ExportCommand::default();
         let mut progress = Progress::new("rows are written");
@@ -316,10 +327,20 @@ impl Export {
             wanted = ExportCommand { snapshot: Some(page.snapshot), after: Some(next) };
         }
         drop(progress);
-        let rows = image.finish()?;
+        let Written { rows, objects, bytes, digest } = image.finish()?;
+        if let Some(keep) = self.keep {
+            thin_out(&self.file, keep.get())?;
+        }
         let (universe, file) = (&self.talk.universe, self.file.display().to_string());
-        if !self.talk.structured(&serde_json::json!({ "universe": universe, "rows": rows, "file": file }))? {
-            println!("{rows} rows of universe {universe} are in {file}");
+        let told = serde_json::json!({
+            "universe": universe, "file": file, "rows": rows, "objects": objects, "bytes": bytes, "digest": digest,
+            "milliseconds": u64::try_from(begun.elapsed().as_millis())?,
+        });
+        if let Some(report) = &self.report {
+            std::fs::write(report, told.to_string()).map_err(|e| format!("{}: {e}", report.display()))?;
+        }
+        if !self.talk.structured(&told)? {
+            println!("{rows} rows of universe {universe}, {objects} objects, are in {file}");
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use batos_covenant::{Encoding, encode};
-use batos_uvm::universe::ImageRow;
+use batos_uvm::universe::{ImageRow, is_object};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Error;
@@ -30,15 +30,31 @@ pub struct ImageWriter {
     file: BufWriter<File>,
     path: PathBuf,
     digest: blake3::Hasher,
+    bytes: u64,
     rows: u64,
+    objects: u64,
+}
+
+/// A whole image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Written {
+    pub rows: u64,
+    pub objects: u64,
+    pub bytes: u64,
+    /// BLAKE3 of the file, as `b3sum` prints it.
+    pub digest: String,
 }
 
 impl ImageWriter {
+    /// Makes the folder too.
     pub fn create(path: &Path, universe: &str) -> Result<Self, Error> {
         let partial = partial(path);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        }
         let file = File::create(&partial).map_err(|e| format!("{}: {e}", partial.display()))?;
-        let mut image =
-            Self { file: BufWriter::new(file), path: path.to_owned(), digest: blake3::Hasher::new(), rows: 0 };
+        let (file, digest) = (BufWriter::new(file), blake3::Hasher::new());
+        let mut image = Self { file, path: path.to_owned(), digest, bytes: 0, rows: 0, objects: 0 };
         let header = serde_json::to_vec(&Header { batos_image: FORMAT, universe: universe.to_owned() })?;
         image.write(&header)?;
         image.write(b"\n")?;
@@ -47,6 +63,7 @@ impl ImageWriter {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.digest.update(bytes);
+        self.bytes += bytes.len() as u64;
         Ok(self.file.write_all(bytes)?)
     }
 
@@ -58,6 +75,7 @@ impl ImageWriter {
         self.write(&u32::try_from(page.len())?.to_be_bytes())?;
         self.write(&page)?;
         self.rows += rows.len() as u64;
+        self.objects += rows.iter().filter(|row| is_object(row)).count() as u64;
         Ok(())
     }
 
@@ -66,16 +84,16 @@ impl ImageWriter {
         self.rows
     }
 
-    /// Answers the number of rows.
-    pub fn finish(mut self) -> Result<u64, Error> {
+    pub fn finish(mut self) -> Result<Written, Error> {
         self.write(&0_u32.to_be_bytes())?;
         self.write(&self.rows.to_be_bytes())?;
         let digest = self.digest.finalize();
-        self.file.write_all(digest.as_bytes())?;
+        self.write(digest.as_bytes())?;
         self.file.flush()?;
         self.file.get_ref().sync_all()?;
         std::fs::rename(partial(&self.path), &self.path)?;
-        Ok(self.rows)
+        let digest = self.digest.finalize().to_hex().to_string();
+        Ok(Written { rows: self.rows, objects: self.objects, bytes: self.bytes, digest })
     }
 }
 
@@ -85,9 +103,44 @@ fn partial(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Reads an image wholly, handing over its pages; answers the universe's name and the number of rows. Damage is found
-/// at the end at the latest, so read it once to check before anything is done with it.
-pub fn read(path: &Path, mut page: impl FnMut(Vec<ImageRow>) -> Result<(), Error>) -> Result<(String, u64), Error> {
+/// Removes images beside `path` whose names come before its own, and what was left of unfinished ones, so that it and the
+/// `keep - 1` before it stay.
+pub fn thin_out(path: &Path, keep: usize) -> Result<(), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+    let (mut older, mut leftovers) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let other = entry.map_err(failed)?.path();
+        let is = |extension: &str| other.extension().is_some_and(|found| found == extension);
+        match other.file_name() < path.file_name() {
+            true if is("image") => older.push(other),
+            true if is("partial") && other.with_extension("").extension().is_some_and(|e| e == "image") => {
+                leftovers.push(other);
+            }
+            _ => {}
+        }
+    }
+    older.sort();
+    older.truncate((older.len() + 1).saturating_sub(keep));
+    for gone in older.iter().chain(&leftovers) {
+        std::fs::remove_file(gone).map_err(|e| format!("{}: {e}", gone.display()))?;
+    }
+    Ok(())
+}
+
+/// An image that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The universe that it is of.
+    pub universe: String,
+    pub rows: u64,
+    /// BLAKE3 of the file.
+    pub digest: String,
+}
+
+/// Reads an image wholly, handing over its pages. Damage is found at the end at the latest, so read it once to check before
+/// anything is done with it.
+pub fn read(path: &Path, mut page: impl FnMut(Vec<ImageRow>) -> Result<(), Error>) -> Result<Image, Error> {
     let damaged = |what: &str| -> Error { format!("{}: {what}", path.display()).into() };
     let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut file = Hashing { inner: BufReader::new(file), digest: blake3::Hasher::new() };
@@ -121,8 +174,9 @@ pub fn read(path: &Path, mut page: impl FnMut(Vec<ImageRow>) -> Result<(), Error
     let digest = file.digest.finalize();
     let mut written = [0; 32];
     file.inner.read_exact(&mut written).map_err(|_| damaged("the image is cut off"))?;
+    file.digest.update(&written);
     match digest.as_bytes() == &written && counted == rows {
-        true => Ok((header.universe, rows)),
+        true => Ok(Image { universe: header.universe, rows, digest: file.digest.finalize().to_hex().to_string() }),
         false => Err(damaged("its digest is another: the image is damaged")),
     }
 }
@@ -161,7 +215,11 @@ mod tests {
         image.page(&rows(3)).unwrap();
         image.page(&rows(5)).unwrap();
         assert!(!path.exists(), "not there before it is whole");
-        assert_eq!(image.finish().unwrap(), 8);
+        let written = image.finish().unwrap();
+        assert_eq!((written.rows, written.objects), (8, 0));
+        assert_eq!(written.bytes, path.metadata().unwrap().len());
+        assert_eq!(written.digest, blake3::hash(&std::fs::read(&path).unwrap()).to_hex().to_string());
+        assert_eq!(read(&path, |_| Ok(())).unwrap().digest, written.digest);
         (folder, path)
     }
 
@@ -178,6 +236,23 @@ mod tests {
     fn an_image_is_read_as_it_was_written() {
         let (_folder, path) = written();
         assert_eq!(load(&path).unwrap(), [rows(3), rows(5)].concat());
+    }
+
+    #[test]
+    fn the_last_ones_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = ["1.image", "2.image", "2.image.partial", "3.image", "4.image", "5.image", "notes", "1.partial"];
+        let left = |keep: usize| {
+            all.iter().for_each(|name| std::fs::write(folder.path().join(name), "").unwrap());
+            thin_out(&folder.path().join("4.image"), keep).unwrap();
+            let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        assert_eq!(left(1), "1.partial 4.image 5.image notes");
+        assert_eq!(left(2), "1.partial 3.image 4.image 5.image notes");
+        assert_eq!(left(9), "1.image 1.partial 2.image 3.image 4.image 5.image notes");
     }
 
     #[test]

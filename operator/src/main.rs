@@ -9,6 +9,8 @@ mod health;
 mod housekeeper;
 mod image_file;
 mod ingress;
+#[cfg(feature = "kubernetes")]
+mod kube;
 mod manifests;
 mod metrics;
 mod mind;
@@ -27,10 +29,8 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::called();
     cli.install_logging();
     #[cfg(feature = "kubernetes")]
     if rustls::crypto::ring::default_provider().install_default().is_err() {

@@ -23,7 +23,7 @@ pub struct Manifests {
 /// Modification times and sizes: whether it is worth reading again.
 pub type Stamp = Vec<(PathBuf, Option<SystemTime>, u64)>;
 
-fn files(sources: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+pub fn files(sources: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut files = Vec::new();
     for source in sources {
         let failed = |e: std::io::Error| format!("{}: {e}", source.display());
@@ -61,6 +61,10 @@ pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
             .map_err(|e| format!("{}:{}:{}: {}", path.display(), e.line, e.column, e.message))?;
         for resource in resources {
             match resource {
+                Resource::Universe(universe) if universe.spec.restore_from.is_some() => {
+                    let text = "restoreFrom needs Kubernetes; here `batos import FILE` restores before `batos up`";
+                    return Err(format!("{}: Universe {:?}: {text}", path.display(), universe.metadata.name).into());
+                }
                 Resource::Universe(universe) => {
                     universes.insert(universe.metadata.name, universe.spec);
                 }
@@ -73,6 +77,9 @@ pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
                 }
                 Resource::ModelPool(pool) => {
                     tracing::warn!(file = %path.display(), name = pool.metadata.name, "ModelPools need Kubernetes; not used here");
+                }
+                Resource::Snapshot(snapshot) => {
+                    tracing::warn!(file = %path.display(), name = snapshot.metadata.name, "Snapshots need Kubernetes; not used here");
                 }
                 Resource::Facet(facet) => {
                     tracing::warn!(file = %path.display(), name = facet.metadata.name, "Facets need Kubernetes; not used here");
@@ -97,7 +104,7 @@ pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
     Ok(Manifests { universe, spec, prototypes })
 }
 
-fn check_methods(path: &Path, text: &str, spec: &PrototypeSpec) -> Result<(), Error> {
+pub fn check_methods(path: &Path, text: &str, spec: &PrototypeSpec) -> Result<(), Error> {
     for slot in &spec.slots {
         let Some(source) = &slot.method else { continue };
         let problem = match check_method(source) {

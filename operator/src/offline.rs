@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use batos_graph::Store;
-use batos_uvm::universe;
+use batos_uvm::universe::{self, Restoring, UniverseError};
 use clap::Args;
 use serde_json::json;
 
@@ -50,13 +50,17 @@ impl Stopped {
 #[command(after_help = "Examples:
   batos import monday.image --data elsewhere
   batos import monday.image --universe copy --store tikv://HOST:2379
-Then run it: batos up -f manifests/quickstart --data elsewhere")]
+Then run it: batos up -f manifests/quickstart --data elsewhere
+What is cut off is gone on with when the same image is imported once more; until then nobody opens it.")]
 pub struct Import {
     /// Image that `batos export` wrote
     file: PathBuf,
     /// Name of the restored universe [default: as in the image]
     #[arg(long, short)]
     universe: Option<String>,
+    /// Names this request: when it is repeated after it was carried out it does nothing, and that is no failure
+    #[arg(long, value_name = "ID")]
+    once: Option<String>,
     #[command(flatten)]
     stopped: Stopped,
 }
@@ -64,14 +68,20 @@ pub struct Import {
 impl Import {
     pub async fn run(self) -> Result<(), Error> {
         // Once for its digest and its version: nothing is written of a damaged image, or of a newer batos'.
-        let (name, expected) =
-            image_file::read(&self.file, |rows| Ok(rows.iter().try_for_each(universe::admit_row)?))?;
-        let name = self.universe.unwrap_or(name);
+        let image = image_file::read(&self.file, |rows| Ok(rows.iter().try_for_each(universe::admit_row)?))?;
+        let (name, rows) = (self.universe.unwrap_or(image.universe), image.rows);
         let store = self.stopped.open().await?;
-        if !universe::is_empty(store.as_ref(), &name).await? {
-            let text = "an image is restored into an empty one: name another with --universe, or another --data";
-            return Err(format!("universe {name} is there already: {text}").into());
-        }
+        let restoring = Restoring::begin(store.as_ref(), &name, &image.digest, self.once.as_deref()).await;
+        let restoring = restoring.map_err(|error| match error {
+            UniverseError::NotEmpty(_) => format!("{error}: name another with --universe, or another --data").into(),
+            error => Error::from(error),
+        })?;
+        let Some(mut restoring) = restoring else {
+            if !self.stopped.output.structured(&json!({ "universe": name, "rows": 0 }))? {
+                println!("universe {name} was restored before, by this very request");
+            }
+            return Ok(store.close().await?);
+        };
         let (pages, mut read) = tokio::sync::mpsc::channel(4);
         let file = self.file.clone();
         let reader = tokio::task::spawn_blocking(move || {
@@ -79,12 +89,16 @@ impl Import {
             image_file::read(&file, send)
         });
         let (mut progress, mut done) = (Progress::new("rows are restored"), 0);
-        while let Some(rows) = read.recv().await {
-            done += rows.len() as u64;
-            progress.at(done, Some(expected));
-            universe::restore(store.as_ref(), &name, rows).await?;
+        while let Some(page) = read.recv().await {
+            done += page.len() as u64;
+            progress.at(done, Some(rows));
+            restoring.page(page).await?;
         }
-        let (_, rows) = reader.await??;
+        let again = reader.await??;
+        if again.digest != image.digest {
+            return Err(format!("{}: it changed while it was read", self.file.display()).into());
+        }
+        restoring.finish().await?;
         store.close().await?;
         drop(progress);
         if !self.stopped.output.structured(&json!({ "universe": name, "rows": rows }))? {

@@ -20,6 +20,7 @@ YAML
   is "a sender's answer" 40 "$(at send guarded-lamp watts --nats "nats://$address")"
   if at eval '1 + 1' --nats "nats://$address" 2>"$work/refused"; then die "a sender evaluated source text"; fi
   cat "$work/refused"
+  test_kubectl_logins
   is "the Architect's answer" 2 "$(at eval '1 + 1' --nats "nats://architect:$architect@$address")"
   if at eval '1 + 1' --nats "nats://architect:$system@$address" 2>"$work/refused"; then die "a wrong password was good"; fi
 

@@ -22,6 +22,26 @@ fn a_bad_file_is_refused_with_its_line() {
         ("unknown field at the top", UNIVERSE.replace("spec", "specs"), 5, "unknown field `specs`"),
         ("no age", UNIVERSE.replace("{}", "\n  retention:\n    history: 1w"), 7, "\"1w\" is no length of time"),
         ("an age of 0", UNIVERSE.replace("{}", "\n  retention: {replies: 0s}"), 6, "\"0s\" is no length of time"),
+        (
+            "a restore from two places",
+            UNIVERSE.replace("spec: {}", "spec:\n  restoreFrom:\n    snapshot: s\n    claim: c"),
+            7,
+            "one of snapshot and claim",
+        ),
+        (
+            "a restore from somewhere on a volume",
+            UNIVERSE.replace("spec: {}", "spec:\n  restoreFrom:\n    claim: c"),
+            7,
+            "give the image on it",
+        ),
+        (
+            "images for ever",
+            UNIVERSE
+                .replace("kind: Universe", "kind: Snapshot")
+                .replace("{}", "\n  universe: u\n  claim: c\n  every: forever"),
+            8,
+            "\"forever\" is no length of time",
+        ),
         ("missing field", UNIVERSE.replace("spec: {}\n", ""), 1, "missing field `spec`"),
         ("missing name", UNIVERSE.replace("name: u", "labels: {}"), 4, "missing field `name`"),
         ("bad name", UNIVERSE.replace("name: u", "name: U.x"), 4, "\"U.x\" is no name"),

@@ -6,6 +6,10 @@ use k8s_openapi::{
 };
 
 pub const READY: &str = "Ready";
+/// It comes with time. As kstatus wants it, only there while it is so.
+const RECONCILING: &str = "Reconciling";
+/// Somebody should look; only there while it is so.
+const STALLED: &str = "Stalled";
 /// A Prototype's slots are as the definition has them.
 pub const IN_SYNC: &str = "InSync";
 /// A Facet has a pod.
@@ -54,13 +58,14 @@ impl Verdict {
 /// Kubernetes refuses longer messages.
 const MAX_MESSAGE: usize = 4096;
 
-/// The conditions that say `verdicts`. The time of a condition moves only when its status does.
+/// The conditions that say `verdicts`, and what kstatus wants beside [`READY`]. The time of a condition moves only when its
+/// status does.
 pub fn conditions(old: &[Condition], verdicts: &[Verdict], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
-    let condition = |verdict: &Verdict| {
-        let status = if verdict.outlook == Outlook::Good { "True" } else { "False" };
-        let before = old.iter().find(|c| c.type_ == verdict.condition && c.status == status);
+    let condition = |kind: &str, holds: bool, verdict: &Verdict| {
+        let status = if holds { "True" } else { "False" };
+        let before = old.iter().find(|c| c.type_ == kind && c.status == status);
         Condition {
-            type_: verdict.condition.to_owned(),
+            type_: kind.to_owned(),
             status: status.to_owned(),
             reason: verdict.reason.to_owned(),
             message: truncated(&verdict.message, MAX_MESSAGE),
@@ -68,7 +73,14 @@ pub fn conditions(old: &[Condition], verdicts: &[Verdict], generation: Option<i6
             last_transition_time: before.map_or_else(|| Time(seconds(now)), |c| c.last_transition_time.clone()),
         }
     };
-    verdicts.iter().map(condition).collect()
+    let told = verdicts.iter().map(|verdict| condition(verdict.condition, verdict.outlook == Outlook::Good, verdict));
+    let ready = verdicts.iter().filter(|verdict| verdict.condition == READY);
+    let beside = ready.filter_map(|verdict| match verdict.outlook {
+        Outlook::Good => None,
+        Outlook::Waiting => Some(condition(RECONCILING, true, verdict)),
+        Outlook::Bad => Some(condition(STALLED, true, verdict)),
+    });
+    told.chain(beside).collect()
 }
 
 /// The API server keeps whole seconds.
@@ -109,6 +121,11 @@ mod tests {
         let third = conditions(&second, &[Verdict::ready("C", "")], Some(2), at(3));
         assert_eq!(third[0].last_transition_time, Time(at(3)));
         assert!(is_true(&third, READY));
+        let types = |conditions: &[Condition]| conditions.iter().map(|c| c.type_.clone()).collect::<Vec<_>>();
+        assert_eq!(types(&first), [READY, RECONCILING]);
+        assert_eq!(types(&second), [READY, STALLED]);
+        assert_eq!(types(&third), [READY]);
+        assert_eq!((second[1].status.as_str(), second[1].reason.as_str()), ("True", "B"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{Deployment, StatefulSet},
+        batch::v1::Job,
         core::v1::{Pod, Secret},
     },
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
@@ -35,14 +36,12 @@ use crate::{
     metrics::METRICS,
     model_pool::Engine,
     prototype::Rounds,
-    universe::{Reach, logged_in},
+    universe::{ARCHITECT, Reach, logged_in},
     workload::Child,
 };
 
 /// How long one call to the API server may take, its retries included.
 const CALL: Duration = Duration::from_secs(15);
-/// The operator's user on the bus; in the Secret the key of its password is called so too.
-const ARCHITECT: &str = "architect";
 /// Kubernetes refuses longer notes of events.
 const MAX_NOTE: usize = 1000;
 
@@ -83,8 +82,10 @@ pub struct Stores {
     pub prototypes: Store<Guarded<batos_crds::Prototype>>,
     pub pools: Store<Guarded<batos_crds::ModelPool>>,
     pub facets: Store<Guarded<batos_crds::Facet>>,
+    pub snapshots: Store<Guarded<batos_crds::Snapshot>>,
     pub deployments: Store<Deployment>,
     pub stateful_sets: Store<StatefulSet>,
+    pub jobs: Store<Job>,
     pub pods: Store<Pod>,
 }
 
@@ -205,6 +206,8 @@ impl Context {
             Child::PodDisruptionBudget(object) => self.apply(namespace, object).await,
             Child::Deployment(object) => self.apply(namespace, object).await,
             Child::StatefulSet(object) => self.apply(namespace, object).await,
+            Child::Job(object) => self.apply(namespace, object).await,
+            Child::PersistentVolumeClaim(object) => self.apply(namespace, object).await,
         }
     }
 

@@ -1,5 +1,5 @@
-//! Reconciles custom resources: Universes into workers, Prototypes into objects, ModelPools into GPU pods, Facets into
-//! adapters on them.
+//! Reconciles custom resources: Universes into workers, Prototypes into objects, Snapshots into images on a volume,
+//! ModelPools into GPU pods, Facets into adapters on them.
 //!
 //! Deciding is separate from doing. Each kind has a `plan` that is pure: what is wanted and what is seen go in, children,
 //! requests and verdicts come out. The context performs them, each call with a time-out of its own. Children are applied
@@ -8,16 +8,19 @@
 
 mod backoff;
 mod bus;
+pub mod cluster;
 mod condition;
 mod context;
 mod error;
 mod facet;
+mod job;
 mod leader;
 mod meta;
 mod metrics;
 mod model_pool;
 mod prototype;
 mod run;
+mod snapshot;
 mod universe;
 mod workload;
 

@@ -13,6 +13,10 @@ pub const MANAGED: &str = "app.kubernetes.io/managed-by=batos-operator";
 pub const UNIVERSE: &str = "batos.dev/universe";
 /// On pods: the ModelPool that they belong to.
 pub const POOL: &str = "batos.dev/pool";
+/// On Jobs and their pods: the Snapshot that they write images for.
+pub const SNAPSHOT: &str = "batos.dev/snapshot";
+/// On Jobs and their pods: the Universe that they restore.
+pub const RESTORE: &str = "batos.dev/restore";
 /// On pod templates: what they were made from, so that a change rolls them.
 pub const DIGEST: &str = "batos.dev/config-digest";
 /// Keeps a Facet until its adapter is unloaded. Escape: remove it by hand when the pool is lost for good.
@@ -38,6 +42,12 @@ pub fn labels(component: &str, label: &str, owner: &str) -> BTreeMap<String, Str
 
 pub fn label_selector(label: &str, owner: &str) -> LabelSelector {
     LabelSelector { match_labels: Some(selector(label, owner)), ..LabelSelector::default() }
+}
+
+/// Whether an object is in `namespace` and bears the label with `owner`.
+pub fn is_labelled<K: Resource>(object: &K, namespace: &str, label: &str, owner: &str) -> bool {
+    let there = object.meta().namespace.as_deref() == Some(namespace);
+    there && object.labels().get(label).is_some_and(|found| found == owner)
 }
 
 /// Metadata of a child that goes with its owner.

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use batos_crds::{Facet, ModelPool, Prototype, Universe};
+use batos_crds::{Facet, ModelPool, Prototype, Snapshot, Universe};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
@@ -37,7 +37,7 @@ use crate::{
     meta,
     metrics::{Counting, METRICS},
     model_pool::{self, Engine},
-    prototype, universe,
+    prototype, snapshot, universe,
 };
 
 /// Reconciliations of one kind that run at once. Unbounded, the API server falls over before the operator does.
@@ -51,6 +51,7 @@ struct Routes {
     prototypes: UnboundedSender<ObjectRef<Guarded<Prototype>>>,
     pools: UnboundedSender<ObjectRef<Guarded<ModelPool>>>,
     facets: UnboundedSender<ObjectRef<Guarded<Facet>>>,
+    snapshots: UnboundedSender<ObjectRef<Guarded<Snapshot>>>,
 }
 
 /// Runs the operator until `stop` completes; what runs then is finished. `ready` is set once all caches are filled.
@@ -77,21 +78,25 @@ pub(crate) async fn operate(
     let (prototypes, prototype_writer) = reflector::store();
     let (pools, pool_writer) = reflector::store();
     let (facets, facet_writer) = reflector::store();
+    let (snapshots, snapshot_writer) = reflector::store();
     let (deployments, deployment_writer) = reflector::store();
     let (stateful_sets, stateful_set_writer) = reflector::store();
+    let (jobs, job_writer) = reflector::store();
     let (pods, pod_writer) = reflector::store();
-    let stores = Stores { universes, prototypes, pools, facets, deployments, stateful_sets, pods };
+    let stores = Stores { universes, prototypes, pools, facets, snapshots, deployments, stateful_sets, jobs, pods };
 
     let (to_universes, for_universes) = unbounded_channel();
     let (to_prototypes, for_prototypes) = unbounded_channel();
     let (to_pools, for_pools) = unbounded_channel();
     let (to_facets, for_facets) = unbounded_channel();
+    let (to_snapshots, for_snapshots) = unbounded_channel();
     let routes = Routes {
         stores: stores.clone(),
         universes: to_universes,
         prototypes: to_prototypes,
         pools: to_pools,
         facets: to_facets,
+        snapshots: to_snapshots,
     };
     let leads = Arc::new(AtomicBool::new(false));
     let watched = Watched {
@@ -105,8 +110,10 @@ pub(crate) async fn operate(
         watched.clone().run(prototype_writer, "", Routes::prototype).boxed(),
         watched.clone().run(pool_writer, "", Routes::pool).boxed(),
         watched.clone().run(facet_writer, "", Routes::facet).boxed(),
+        watched.clone().run(snapshot_writer, "", Routes::snapshot).boxed(),
         watched.clone().run(deployment_writer, meta::MANAGED, Routes::child).boxed(),
         watched.clone().run(stateful_set_writer, meta::MANAGED, Routes::child).boxed(),
+        watched.clone().run(job_writer, meta::MANAGED, Routes::child).boxed(),
         watched.run(pod_writer, meta::MANAGED, Routes::pod).boxed(),
     ];
 
@@ -134,6 +141,8 @@ pub(crate) async fn operate(
                 .boxed(),
             control(stores.pools.clone(), for_pools, context.clone(), model_pool::reconcile, stop.clone()).boxed(),
             control(stores.facets.clone(), for_facets, context.clone(), facet::reconcile, stop.clone()).boxed(),
+            control(stores.snapshots.clone(), for_snapshots, context.clone(), snapshot::reconcile, stop.clone())
+                .boxed(),
         ];
         leads.store(true, Ordering::SeqCst);
         METRICS.leads(true);
@@ -160,8 +169,10 @@ async fn all_known(stores: &Stores) -> Result<(), reflector::store::WriterDroppe
     stores.prototypes.wait_until_ready().await?;
     stores.pools.wait_until_ready().await?;
     stores.facets.wait_until_ready().await?;
+    stores.snapshots.wait_until_ready().await?;
     stores.deployments.wait_until_ready().await?;
     stores.stateful_sets.wait_until_ready().await?;
+    stores.jobs.wait_until_ready().await?;
     stores.pods.wait_until_ready().await
 }
 
@@ -250,6 +261,7 @@ impl Routes {
         self.stores.prototypes.state().iter().for_each(|o| enqueue(&self.prototypes, ObjectRef::from_obj(o.as_ref())));
         self.stores.pools.state().iter().for_each(|o| enqueue(&self.pools, ObjectRef::from_obj(o.as_ref())));
         self.stores.facets.state().iter().for_each(|o| enqueue(&self.facets, ObjectRef::from_obj(o.as_ref())));
+        self.stores.snapshots.state().iter().for_each(|o| enqueue(&self.snapshots, ObjectRef::from_obj(o.as_ref())));
     }
 
     fn universe(&self, object: &Guarded<Universe>) {
@@ -260,6 +272,22 @@ impl Routes {
         let lives_here = |prototype: &Prototype| prototype.namespace() == namespace && prototype.spec.universe == name;
         for prototype in readable(&self.stores.prototypes, lives_here) {
             enqueue(&self.prototypes, reference(&prototype));
+        }
+        let is_of_it = |snapshot: &Snapshot| snapshot.namespace() == namespace && snapshot.spec.universe == name;
+        for snapshot in readable(&self.stores.snapshots, is_of_it) {
+            enqueue(&self.snapshots, reference(&snapshot));
+        }
+    }
+
+    fn snapshot(&self, object: &Guarded<Snapshot>) {
+        let (name, namespace) = (object.name_any(), object.namespace());
+        enqueue(&self.snapshots, ObjectRef::from_obj(object));
+        let waits = |universe: &Universe| {
+            let from = universe.spec.restore_from.as_ref().and_then(|from| from.snapshot.as_ref());
+            universe.namespace() == namespace && from == Some(&name)
+        };
+        for universe in readable(&self.stores.universes, waits) {
+            enqueue(&self.universes, reference(&universe));
         }
     }
 
@@ -293,6 +321,7 @@ impl Routes {
         for owner in child.owner_references() {
             match owner.kind.as_str() {
                 "Universe" => enqueue(&self.universes, named(&owner.name, namespace.as_deref())),
+                "Snapshot" => enqueue(&self.snapshots, named(&owner.name, namespace.as_deref())),
                 "ModelPool" => enqueue(&self.pools, named(&owner.name, namespace.as_deref())),
                 _ => {}
             }
@@ -301,8 +330,11 @@ impl Routes {
 
     fn pod(&self, pod: &Pod) {
         let namespace = pod.namespace();
-        if let Some(universe) = pod.labels().get(meta::UNIVERSE) {
+        for universe in [meta::UNIVERSE, meta::RESTORE].into_iter().filter_map(|label| pod.labels().get(label)) {
             enqueue(&self.universes, named(universe, namespace.as_deref()));
+        }
+        if let Some(snapshot) = pod.labels().get(meta::SNAPSHOT) {
+            enqueue(&self.snapshots, named(snapshot, namespace.as_deref()));
         }
         if let Some(pool) = pod.labels().get(meta::POOL) {
             enqueue(&self.pools, named(pool, namespace.as_deref()));

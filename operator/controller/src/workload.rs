@@ -2,8 +2,10 @@
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
+    batch::v1::Job,
     core::v1::{
-        Capabilities, ConfigMap, Pod, PodSecurityContext, SeccompProfile, SecurityContext, Service, ServiceAccount,
+        Capabilities, ConfigMap, PersistentVolumeClaim, Pod, PodSecurityContext, SeccompProfile, SecurityContext,
+        Service, ServiceAccount,
     },
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
@@ -23,6 +25,26 @@ pub enum Child {
     PodDisruptionBudget(PodDisruptionBudget),
     Deployment(Deployment),
     StatefulSet(StatefulSet),
+    Job(Job),
+    PersistentVolumeClaim(PersistentVolumeClaim),
+}
+
+impl Child {
+    /// Kind and name.
+    pub fn told(&self) -> String {
+        let (kind, metadata) = match self {
+            Self::ConfigMap(object) => ("ConfigMap", &object.metadata),
+            Self::Service(object) => ("Service", &object.metadata),
+            Self::ServiceAccount(object) => ("ServiceAccount", &object.metadata),
+            Self::NetworkPolicy(object) => ("NetworkPolicy", &object.metadata),
+            Self::PodDisruptionBudget(object) => ("PodDisruptionBudget", &object.metadata),
+            Self::Deployment(object) => ("Deployment", &object.metadata),
+            Self::StatefulSet(object) => ("StatefulSet", &object.metadata),
+            Self::Job(object) => ("Job", &object.metadata),
+            Self::PersistentVolumeClaim(object) => ("PersistentVolumeClaim", &object.metadata),
+        };
+        format!("{kind} {}", metadata.name.as_deref().unwrap_or_default())
+    }
 }
 
 /// How far a workload is.
@@ -86,7 +108,7 @@ impl Progress {
 }
 
 /// Why a pod does not start, when it says so.
-fn trouble(pod: &Pod) -> Option<String> {
+pub fn trouble(pod: &Pod) -> Option<String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref()?;
     status.container_statuses.iter().flatten().find_map(|container| {
@@ -98,7 +120,7 @@ fn trouble(pod: &Pod) -> Option<String> {
 }
 
 /// Why no node takes a pod.
-fn unscheduled(pod: &Pod) -> Option<String> {
+pub fn unscheduled(pod: &Pod) -> Option<String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let scheduled = pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled")?;
     let message = scheduled.message.as_deref().filter(|_| scheduled.status == "False")?;

@@ -24,7 +24,7 @@ use self::{
     data::Layers,
     writer::{Sequencer, Threads, Work},
 };
-use crate::{Batch, Committed, Durable, Key, Snapshot, Store, StoreError, Versioned};
+use crate::{Batch, Committed, Durable, Expect, Key, Snapshot, Store, StoreError, Versioned};
 
 /// Bytes of log between two checkpoints. More makes checkpoints rarer, and replay after a crash longer.
 const LOG: u64 = 16 << 20;
@@ -169,8 +169,8 @@ impl Store for RedbStore {
         Ok((committed, Box::pin(durable)))
     }
 
-    async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError> {
-        self.write(Work::Restore(rows)).await.map(|_| ())
+    async fn restore(&self, rows: Vec<(Key, Versioned)>, still: Option<Expect>) -> Result<(), StoreError> {
+        self.write(Work::Restore(rows, still)).await.map(|_| ())
     }
 
     async fn broken(&self) -> StoreError {

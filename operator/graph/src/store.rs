@@ -154,8 +154,9 @@ pub trait Store: Send + Sync + 'static {
         Ok((committed, Box::pin(std::future::ready(Ok(())))))
     }
 
-    /// Writes rows with the revisions that they had, as an image has them: for a universe that nobody uses yet.
-    async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError>;
+    /// Writes rows with the revisions that they had, as an image has them: for a universe that nobody uses yet. Refuses with
+    /// [`StoreError::Conflict`] once `still` no longer holds, so that a writer that was given up writes nothing more.
+    async fn restore(&self, rows: Vec<(Key, Versioned)>, still: Option<Expect>) -> Result<(), StoreError>;
 
     /// Completes when the engine has failed for good, with the reason: a sync failed, and nobody knows what the disk holds.
     /// The process should end; whoever starts it again finds what was durable.

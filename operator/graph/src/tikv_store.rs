@@ -23,7 +23,7 @@ use tikv_client::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::{Batch, Committed, Key, Snapshot, Store, StoreError, Versioned};
+use crate::{Batch, Committed, Expect, Key, Snapshot, Store, StoreError, Versioned};
 
 /// Longest wait for one answer of PD or TiKV. The client itself retries for about 1.5 s.
 const CALL: Duration = Duration::from_secs(5);
@@ -256,7 +256,7 @@ impl Store for TikvStore {
         self.waiting(&ranges, || self.attempt(&batch)).await?
     }
 
-    async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError> {
+    async fn restore(&self, rows: Vec<(Key, Versioned)>, still: Option<Expect>) -> Result<(), StoreError> {
         let unavailable = |failure| match failure {
             Failure::Conflict | Failure::Locked | Failure::Orphaned => {
                 StoreError::Unavailable("somebody else writes there".to_owned())
@@ -264,6 +264,13 @@ impl Store for TikvStore {
             Failure::Other(reason) => StoreError::Unavailable(reason),
         };
         let mut transaction = self.begin().await.map_err(unavailable)?;
+        if let Some(Expect { key, rev }) = still {
+            let found = self::rows(&mut transaction, [&key].into_iter()).await.map_err(unavailable)?;
+            if found.get(&key).map(|row| Versioned::rev_of_row(row)).transpose()? != rev {
+                return Err(StoreError::Conflict(vec![key]));
+            }
+            write(transaction.lock_keys([key.0]).await).map_err(unavailable)?;
+        }
         for (key, row) in rows {
             write(transaction.put(key.0, Versioned::row(row.rev, &row.bytes)).await).map_err(unavailable)?;
         }

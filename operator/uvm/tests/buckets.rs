@@ -11,7 +11,8 @@ use batos_graph::{
     Batch, Expect, Key, KeySpace, ObjectId, Past, Payload, Place, Put, Record, Store, Value,
     bucket::{BigArray, Content, MAX_HEIGHT, Tree},
 };
-use batos_uvm::universe::{Universe, Work, check, restore};
+use batos_uvm::universe::{Universe, Work, check};
+use common::house::restore;
 use common::universe::{answer, apply, data, message, store};
 use serde_json::json;
 
@@ -130,9 +131,7 @@ async fn an_image_holds_them() {
             break;
         }
     }
-    for part in rows.chunks(500) {
-        restore(&*store, "two", part.to_vec()).await.unwrap();
-    }
+    restore(&*store, "two", &rows).await;
     let problems = check(&*store, "two", |_| {}).await.unwrap().problems;
     assert!(problems.is_empty(), "{problems:?}");
     let other = Universe::open("two", store.clone()).await.unwrap();

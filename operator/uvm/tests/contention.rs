@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use batos_graph::{Batch, Committed, Durable, Key, ObjectId, Place, Snapshot, Store, StoreError, Versioned};
+use batos_graph::{Batch, Committed, Durable, Expect, Key, ObjectId, Place, Snapshot, Store, StoreError, Versioned};
 use batos_uvm::universe::{Message, Universe, UniverseError};
 use common::universe::{apply, data, send, store};
 
@@ -60,8 +60,8 @@ impl Store for Overtaken {
         self.store.place(batch).await
     }
 
-    async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError> {
-        self.store.restore(rows).await
+    async fn restore(&self, rows: Vec<(Key, Versioned)>, still: Option<Expect>) -> Result<(), StoreError> {
+        self.store.restore(rows, still).await
     }
 
     async fn broken(&self) -> StoreError {

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 use batos_covenant::{SlotChange, Wire};
 use batos_graph::{Batch, Key, ObjectId, Place, Slot, SlotKind, Value};
 use batos_uvm::universe::{Age, Image, Retention, Universe, UniverseError, check};
-use common::house::{House, apply, change, create_method, send, undo};
+use common::house::{House, apply, change, create_method, restore, send, undo};
 use proptest::prelude::*;
 
 const DAY: u64 = 24 * 60 * 60;
@@ -228,7 +228,7 @@ async fn rows_from_before_times_were_kept_count_from_the_first_sweep() {
     let stored = batos_covenant::encode(&stored, batos_covenant::Encoding::MessagePack).unwrap();
     let rows = [(keys.history(id, 1), head.bytes), (inbox, stored), (keys.marker([7; 16]), vec![])];
     let row = |(key, bytes): (Key, Vec<u8>)| (key, batos_graph::Versioned { rev: 1, bytes });
-    house.store.restore(rows.into_iter().map(row).collect()).await.unwrap();
+    house.store.restore(rows.into_iter().map(row).collect(), None).await.unwrap();
 
     house.pass(10 * DAY);
     sweep(&universe).await;
@@ -437,7 +437,7 @@ async fn an_image_of_a_trimmed_universe_is_restored() {
     let (_, rows, next) = universe.export(None, None).await.unwrap();
     assert_eq!(next, None);
     let elsewhere = House::new();
-    batos_uvm::universe::restore(elsewhere.store.as_ref(), "u", rows).await.unwrap();
+    restore(elsewhere.store.as_ref(), "u", &rows).await;
     let restored = elsewhere.open(Image::shipped().unwrap()).await.unwrap();
     for object in ["account", "traits account"] {
         assert_eq!(history(&restored, object, None).await, history(&universe, object, None).await);

@@ -11,7 +11,7 @@ use batos_uvm::{
     image::{INTEGER_TRAITS, ROOT_TRAITS},
     universe::{Image, ImageRow, Opening, Universe, UniverseError, admit_row, check},
 };
-use common::house::{Flaky, House, apply, change, create_method, eval, send};
+use common::house::{Flaky, House, apply, change, create_method, eval, restore, send};
 
 const GADGET: ObjectId = ObjectId::well_known(200);
 const WIDGET: ObjectId = ObjectId::well_known(201);
@@ -327,8 +327,8 @@ async fn an_older_batos_refuses_a_newer_universe_and_writes_nothing() {
         let bytes = batos_covenant::encode(&version, batos_covenant::Encoding::MessagePack).unwrap();
         let house = House { store: House::new().store, ..house.clone() };
         let rows: Vec<_> = rows.iter().filter(|(other, _)| *other != key).cloned().collect();
-        house.store.restore(rows).await.unwrap();
-        house.store.restore(vec![(key.clone(), Versioned { rev: 9, bytes: bytes.clone() })]).await.unwrap();
+        house.store.restore(rows, None).await.unwrap();
+        house.store.restore(vec![(key.clone(), Versioned { rev: 9, bytes: bytes.clone() })], None).await.unwrap();
         let rows = house.rows().await;
         let suffix = KeySpace::new("u").suffix(&key).unwrap().to_vec();
         for error in [
@@ -371,7 +371,7 @@ async fn an_image_of_an_older_universe_is_restored_and_brought_up_to_date() {
     let is_marker = |row: &ImageRow| Place::of(&KeySpace::new("u").with_suffix(&row.key)) == Some(Place::Marker);
     assert!(!rows.iter().any(is_marker), "markers of batches are of no use elsewhere");
     let elsewhere = House::new();
-    batos_uvm::universe::restore(elsewhere.store.as_ref(), "u", rows).await.unwrap();
+    restore(elsewhere.store.as_ref(), "u", &rows).await;
     let universe = elsewhere.open(newer()).await.unwrap();
     assert_eq!(kernel(&elsewhere.rows().await), shipped(newer()));
     assert_eq!(send(&universe, "account", "n", vec![], None).await, 5);

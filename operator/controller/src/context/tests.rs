@@ -33,8 +33,10 @@ fn context() -> (Context, Server) {
         prototypes: reflector::store().0,
         pools: reflector::store().0,
         facets: reflector::store().0,
+        snapshots: reflector::store().0,
         deployments: reflector::store().0,
         stateful_sets: reflector::store().0,
+        jobs: reflector::store().0,
         pods: reflector::store().0,
     };
     // One of two tests at once is told that there is a provider already.

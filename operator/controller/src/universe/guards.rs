@@ -12,7 +12,10 @@ use k8s_openapi::{
         },
         policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
     },
-    apimachinery::pkg::util::intstr::IntOrString,
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
 };
 use kube::ResourceExt;
 
@@ -53,27 +56,44 @@ pub fn build(universe: &Universe, store: &str, settings: &Settings) -> Vec<Child
 
 /// Nothing comes in but probes; out go names, the bus, the store and the model.
 fn policy(universe: &Universe, store: &str, settings: &Settings) -> NetworkPolicySpec {
-    let port = |protocol: &str, port: i32| NetworkPolicyPort {
-        protocol: Some(protocol.to_owned()),
-        port: Some(IntOrString::Int(port)),
-        ..NetworkPolicyPort::default()
-    };
-    let mut out = BTreeSet::from([port_of(&reach(universe, settings).url, 4222)]);
-    if let Some(endpoints) = store.strip_prefix("tikv://") {
-        out.extend(endpoints.split(',').map(|endpoint| port_of(endpoint, 2379)));
-        out.insert(TIKV);
-    }
+    let mut out = store_ports(store);
+    out.insert(port_of(&reach(universe, settings).url, 4222));
     if let Some(url) = universe.spec.mind.as_ref().and_then(|mind| mind.url.as_deref()) {
         out.insert(port_of(url, if url.starts_with("https") { 443 } else { 80 }));
     }
+    let probes = NetworkPolicyIngressRule {
+        ports: Some(vec![port("TCP", workers::HEALTH_PORT)]),
+        ..NetworkPolicyIngressRule::default()
+    };
+    let selected = meta::label_selector(meta::UNIVERSE, &universe.name_any());
+    NetworkPolicySpec { ingress: Some(vec![probes]), ..outward(selected, out) }
+}
+
+fn port(protocol: &str, port: i32) -> NetworkPolicyPort {
+    NetworkPolicyPort {
+        protocol: Some(protocol.to_owned()),
+        port: Some(IntOrString::Int(port)),
+        ..NetworkPolicyPort::default()
+    }
+}
+
+/// Where a store is, if it is not a file.
+pub fn store_ports(store: &str) -> BTreeSet<i32> {
+    let Some(endpoints) = store.strip_prefix("tikv://") else { return BTreeSet::new() };
+    endpoints.split(',').map(|endpoint| port_of(endpoint, 2379)).chain([TIKV]).collect()
+}
+
+/// A policy for pods that nothing reaches; out go names, and these ports.
+pub fn closed(metadata: ObjectMeta, selected: LabelSelector, ports: impl IntoIterator<Item = i32>) -> Child {
+    Child::NetworkPolicy(NetworkPolicy { metadata, spec: Some(outward(selected, ports)) })
+}
+
+fn outward(selected: LabelSelector, out: impl IntoIterator<Item = i32>) -> NetworkPolicySpec {
     let names = [port("UDP", DNS), port("TCP", DNS)];
     NetworkPolicySpec {
-        pod_selector: Some(meta::label_selector(meta::UNIVERSE, &universe.name_any())),
+        pod_selector: Some(selected),
         policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
-        ingress: Some(vec![NetworkPolicyIngressRule {
-            ports: Some(vec![port("TCP", workers::HEALTH_PORT)]),
-            ..NetworkPolicyIngressRule::default()
-        }]),
+        ingress: None,
         egress: Some(vec![NetworkPolicyEgressRule {
             ports: Some(names.into_iter().chain(out.into_iter().map(|number| port("TCP", number))).collect()),
             ..NetworkPolicyEgressRule::default()
@@ -82,7 +102,7 @@ fn policy(universe: &Universe, store: &str, settings: &Settings) -> NetworkPolic
 }
 
 /// Port of an URL or of HOST:PORT.
-fn port_of(url: &str, default: i32) -> i32 {
+pub fn port_of(url: &str, default: i32) -> i32 {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let host = rest.split(['/', ',']).next().unwrap_or_default();
     host.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(default)

@@ -2,6 +2,7 @@
 
 mod guards;
 mod plan;
+mod restore;
 mod workers;
 
 use std::sync::Arc;
@@ -12,12 +13,13 @@ use kube::{
     runtime::{controller::Action, reflector::ObjectRef},
 };
 
-pub use plan::{Reach, reach};
-pub use workers::{logged_in, quantities};
+pub use guards::{closed, port_of};
+pub use plan::{Reach, reach, shape};
+pub use workers::{ARCHITECT, environment, logged_in, quantities};
 
 use crate::{
     condition::Verdict,
-    context::{Context, Guarded, Report, place, readable},
+    context::{Context, Guarded, Report, lookup, place, readable},
     error::Error,
     meta,
     metrics::METRICS,
@@ -39,15 +41,22 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
     let child = workers::name(name);
     let deployment = context.stores.deployments.get(&ObjectRef::new(&child).within(namespace));
     let stateful_set = context.stores.stateful_sets.get(&ObjectRef::new(&child).within(namespace));
-    let pods = context.stores.pods.state_filter(|pod| {
-        pod.namespace().as_deref() == Some(namespace) && pod.labels().get(meta::UNIVERSE).is_some_and(|u| u == name)
-    });
+    let pods = context.stores.pods.state_filter(|pod| meta::is_labelled(pod, namespace, meta::UNIVERSE, name));
     let namesakes = readable(&context.stores.universes, |other| other.name_any() == name);
+    let job = context.stores.jobs.get(&ObjectRef::new(&restore::name(name)).within(namespace));
+    let restoring = context.stores.pods.state_filter(|pod| meta::is_labelled(pod, namespace, meta::RESTORE, name));
+    let from = universe.spec.restore_from.as_ref().and_then(|from| from.snapshot.as_deref());
+    let snapshot = from.and_then(|from| lookup(&context.stores.snapshots, namespace, from));
     let observed = plan::Observed {
         deployment: deployment.as_deref(),
         stateful_set: stateful_set.as_deref(),
         pods: pods.iter().map(AsRef::as_ref).collect(),
         namesakes: &namesakes,
+        restore: restore::Observed {
+            snapshot: snapshot.as_ref(),
+            job: job.as_deref(),
+            pods: restoring.iter().map(AsRef::as_ref).collect(),
+        },
     };
     let mut plan = plan::plan(universe, &observed, &context.settings);
     let mut failure = None;
@@ -58,9 +67,11 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
             break;
         }
     }
+    let reach = reach(universe, &context.settings);
+    let bus = serde_json::json!({ "url": reach.url, "root": reach.root });
     let status = universe.status.as_ref();
     let before = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let fields = serde_json::json!({ "workersReady": plan.workers_ready, "store": plan.store,
+    let fields = serde_json::json!({ "workersReady": plan.workers_ready, "store": plan.store, "bus": bus, "restore": plan.restore,
         "selector": format!("{}={name}", meta::UNIVERSE) });
     context.report::<Universe>(universe.meta(), Report::new(status, before, fields, vec![plan.verdict])).await?;
     failure.map_or(Ok(Action::await_change()), Err)

@@ -1,11 +1,11 @@
-use batos_crds::Universe;
+use batos_crds::{RestoreStatus, Universe};
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::Pod,
 };
 use kube::ResourceExt;
 
-use super::{guards, workers};
+use super::{guards, restore, workers};
 use crate::{
     condition::Verdict,
     context::Settings,
@@ -22,6 +22,7 @@ pub struct Observed<'a> {
     pub pods: Vec<&'a Pod>,
     /// All universes of this name, this one too: on the bus they would be one.
     pub namesakes: &'a [Universe],
+    pub restore: restore::Observed<'a>,
 }
 
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Plan {
     pub workers_ready: i32,
     /// Where the objects are, once workers were made for them.
     pub store: Option<String>,
+    /// The image that the universe begins with.
+    pub restore: Option<RestoreStatus>,
 }
 
 /// Where a universe is reached.
@@ -64,7 +67,13 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
         false => observed.deployment.map(Progress::of_deployment),
     }
     .unwrap_or_default();
-    let refused = |verdict| Plan { children: Vec::new(), verdict, workers_ready: progress.ready, store: known.clone() };
+    let refused = |verdict| Plan {
+        children: Vec::new(),
+        verdict,
+        workers_ready: progress.ready,
+        store: known.clone(),
+        restore: universe.status.as_ref().and_then(|status| status.restore.clone()),
+    };
     if let Some(elder) = elder(universe, observed.namesakes) {
         let message = format!("namespace {elder:?} has a universe of this name already; give this one another");
         return refused(Verdict::bad("NameTaken", message));
@@ -76,6 +85,12 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
     if in_file && replicas > 1 {
         return refused(Verdict::bad("SingleWriter", format!("{replicas} workers cannot share a store in a file")));
     }
+    let (restore, pending) = restore::plan(universe, &store, &observed.restore, settings);
+    if let Some(restore::Pending { children, verdict }) = pending {
+        // Once there is a Job, the objects are where it puts them.
+        let store = restore.as_ref().map(|_| store).or(known);
+        return Plan { children, verdict, workers_ready: progress.ready, store, restore };
+    }
     Plan {
         // The account comes before the pods that run under it.
         children: guards::build(universe, &store, settings)
@@ -85,6 +100,26 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
         verdict: progress.verdict("workers", replicas, &observed.pods),
         workers_ready: progress.ready,
         store: Some(store),
+        restore,
+    }
+}
+
+/// What would be made for a new universe, without anything that is there: kinds with names, or why nothing.
+pub fn shape(universe: &Universe, settings: &Settings) -> Result<Vec<String>, String> {
+    let observed = Observed {
+        deployment: None,
+        stateful_set: None,
+        pods: Vec::new(),
+        namesakes: &[],
+        restore: restore::Observed::default(),
+    };
+    let mut universe = universe.clone();
+    // What is restored gets its workers after that.
+    universe.spec.restore_from = None;
+    let Plan { children, verdict, .. } = plan(&universe, &observed, settings);
+    match children.is_empty() {
+        true => Err(format!("{}: {}", verdict.reason, verdict.message)),
+        false => Ok(children.iter().map(Child::told).collect()),
     }
 }
 

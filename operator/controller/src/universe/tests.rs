@@ -34,7 +34,13 @@ fn named(namespace: &str, uid: &str, second: i64, spec: Value) -> Universe {
 }
 
 fn nothing(namesakes: &[Universe]) -> Observed<'_> {
-    Observed { deployment: None, stateful_set: None, pods: Vec::new(), namesakes }
+    Observed {
+        deployment: None,
+        stateful_set: None,
+        pods: Vec::new(),
+        namesakes,
+        restore: super::restore::Observed::default(),
+    }
 }
 
 fn planned(universe: &Universe, default_store: Option<&str>) -> Plan {
@@ -140,6 +146,112 @@ fn a_change_of_the_default_store_moves_no_universe() {
     assert_eq!(plan.store.as_deref(), Some("tikv://d:1"));
     universe.spec.store = Some(batos_crds::StoreSpec { tikv: batos_crds::TikvSpec { endpoints: vec!["d:1".into()] } });
     assert_eq!(planned(&universe, None).verdict.reason, "Starting", "named as it is");
+}
+
+fn job(owner: &str, condition: Option<&str>) -> k8s_openapi::api::batch::v1::Job {
+    serde_json::from_value(json!({
+        "metadata": { "name": "u-restore", "uid": "job",
+            "ownerReferences": [{ "apiVersion": "", "kind": "Universe", "name": "u", "uid": owner }] },
+        "status": { "conditions": condition.iter().map(|c| json!({ "type": c, "status": "True" })).collect::<Vec<_>>() },
+    }))
+    .unwrap()
+}
+
+fn ended(code: i32, message: &str) -> k8s_openapi::api::core::v1::Pod {
+    serde_json::from_value(json!({
+        "metadata": { "name": "p", "ownerReferences": [{ "apiVersion": "", "kind": "Job", "name": "", "uid": "job" }] },
+        "status": { "containerStatuses": [{ "name": "image", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+            "state": { "terminated": { "exitCode": code, "message": message } } }] },
+    }))
+    .unwrap()
+}
+
+fn snapshot(files: &[&str]) -> batos_crds::Snapshot {
+    let image = |file: &&str| {
+        json!({ "file": file, "taken": "2026-01-01T00:00:00Z", "bytes": 1, "objects": 1, "rows": 1, "digest": "",
+            "milliseconds": 1 })
+    };
+    serde_json::from_value(json!({
+        "apiVersion": "batos.dev/v1alpha1", "kind": "Snapshot", "metadata": { "name": "nightly" },
+        "spec": { "universe": "old", "claim": "images" },
+        "status": { "images": files.iter().map(image).collect::<Vec<_>>() },
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_universe_is_restored_before_it_has_workers() {
+    use super::restore::Observed as Seen;
+    let spec = json!({ "restoreFrom": { "snapshot": "nightly" } });
+    let wanted = universe(spec.clone());
+    let at = |seen: Seen<'_>, status: Option<Value>| {
+        let mut wanted = wanted.clone();
+        wanted.status = status.map(|status| serde_json::from_value(status).unwrap());
+        let all = std::slice::from_ref(&wanted);
+        let plan = plan(&wanted, &Observed { restore: seen, ..nothing(all) }, &settings(None));
+        let workers = plan.children.iter().any(|child| matches!(child, Child::StatefulSet(_)));
+        (plan.verdict.reason, workers, plan.restore.map(|r| (r.image, r.done)), plan.verdict.message)
+    };
+    let (none, some) = (snapshot(&[]), snapshot(&["nightly/2.image", "nightly/1.image"]));
+    let with = |snapshot, job, pods| Seen { snapshot: Some(snapshot), job, pods };
+    let chosen = |done| Some(("nightly/2.image".to_owned(), done));
+    let (ours, done, failed) = (job("uid", None), job("uid", Some("Complete")), job("uid", Some("Failed")));
+    let (other, refused) = (job("another", Some("Complete")), ended(1, "universe u is there already"));
+
+    let (reason, workers, restore, _) = at(Seen::default(), None);
+    assert_eq!((reason, workers, restore), ("SnapshotMissing", false, None));
+    let (reason, workers, restore, _) = at(with(&none, None, vec![]), None);
+    assert_eq!((reason, workers, restore), ("SnapshotNotReady", false, None));
+    let (reason, workers, restore, _) = at(with(&some, None, vec![]), None);
+    assert_eq!((reason, workers, restore), ("Restoring", false, chosen(false)));
+    let (reason, workers, restore, _) = at(with(&some, Some(&other), vec![]), None);
+    assert_eq!((reason, workers, restore), ("Restoring", false, chosen(false)), "of a universe that is gone");
+    let (reason, workers, restore, _) = at(with(&some, Some(&ours), vec![]), None);
+    assert_eq!((reason, workers, restore), ("Restoring", false, chosen(false)));
+    for job in [&ours, &failed] {
+        let (reason, workers, _, message) = at(with(&some, Some(job), vec![&refused]), None);
+        assert_eq!((reason, workers), ("RestoreFailed", false));
+        assert!(message.contains("there already"), "{message}");
+    }
+    let (reason, workers, restore, _) = at(with(&some, Some(&done), vec![]), None);
+    assert_eq!((reason, workers, restore), ("Starting", true, chosen(true)));
+
+    // What was chosen once stays, and what was done is not done again, without Job and Snapshot.
+    let known =
+        |done: bool| Some(json!({ "restore": { "claim": "images", "image": "nightly/2.image", "done": done } }));
+    let newer = snapshot(&["nightly/3.image"]);
+    let (reason, workers, restore, _) = at(with(&newer, None, vec![]), known(false));
+    assert_eq!((reason, workers, restore), ("Restoring", false, chosen(false)));
+    let (reason, workers, restore, _) = at(Seen::default(), known(true));
+    assert_eq!((reason, workers, restore), ("Starting", true, chosen(true)));
+}
+
+#[test]
+fn a_restore_reads_the_images_and_writes_the_store_that_workers_will_have() {
+    for (store, data, ports) in [(None, true, json!([53, 53])), (Some("tikv://d:1"), false, json!([53, 53, 1, 20160]))]
+    {
+        let universe = universe(json!({ "restoreFrom": { "claim": "tapes", "image": "old/1.image" } }));
+        let plan = planned(&universe, store);
+        let Some(Child::Job(job)) = plan.children.last() else { panic!("{plan:?}") };
+        let pod = json!(job.spec.as_ref().unwrap().template.spec);
+        let arguments = pod["containers"][0]["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap());
+        let url = store.unwrap_or("redb:///data/universe.redb");
+        let expected = format!("import /images/old/1.image --universe u --store {url} --once uid");
+        assert_eq!(arguments.collect::<Vec<_>>().join(" "), expected);
+        assert_eq!(pod["volumes"][0]["persistentVolumeClaim"], json!({ "claimName": "tapes", "readOnly": true }));
+        let claim = plan.children.iter().find_map(|child| match child {
+            Child::PersistentVolumeClaim(claim) => Some(claim.metadata.clone()),
+            _ => None,
+        });
+        assert_eq!(claim.as_ref().and_then(|claim| claim.name.as_deref()), data.then_some("data-u-uvm-0"));
+        assert!(claim.is_none_or(|claim| claim.owner_references.is_none()), "it outlives the universe");
+        let policy = plan.children.iter().find_map(|child| match child {
+            Child::NetworkPolicy(policy) => Some(json!(policy.spec)),
+            _ => None,
+        });
+        let egress = policy.unwrap()["egress"][0]["ports"].as_array().unwrap().clone();
+        assert_eq!(Value::Array(egress.iter().map(|port| port["port"].clone()).collect()), ports);
+    }
 }
 
 #[test]

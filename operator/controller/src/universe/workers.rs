@@ -27,8 +27,11 @@ use crate::{
 };
 
 pub const HEALTH_PORT: i32 = 8081;
-/// The workers' user on the bus; in the Secret the key of its password is called so too.
+/// Users on the bus: the workers, and the operator with what it runs. In a Secret the keys of their passwords are called so too.
 const SYSTEM: &str = "system";
+pub const ARCHITECT: &str = "architect";
+/// The volume of a universe in a file.
+const DATA: &str = "data";
 const PASSWORD: &str = "BATOS_NATS_PASSWORD";
 /// Where the key of the model's server is mounted.
 const KEY_VOLUME: &str = "mind-key";
@@ -132,7 +135,7 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
         mounts.push(mount(KEY_VOLUME, KEY_FOLDER));
     }
     if in_file {
-        mounts.push(mount("data", "/data"));
+        mounts.push(mount(DATA, "/data"));
     }
     let arguments = [
         "uvm",
@@ -164,7 +167,7 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
             name: "uvm".to_owned(),
             image: Some(settings.worker_image.clone()),
             args: Some(arguments.map(str::to_owned).to_vec()),
-            env: Some(environment(&url, credentials)),
+            env: Some(environment(SYSTEM, &url, credentials)),
             ports: Some(vec![ContainerPort {
                 name: Some("health".to_owned()),
                 container_port: HEALTH_PORT,
@@ -189,17 +192,17 @@ fn pod(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> 
 }
 
 /// The password comes from the Secret, by way of the kubelet: the operator never writes it anywhere.
-fn environment(url: &str, credentials: Option<String>) -> Vec<EnvVar> {
+pub fn environment(user: &str, url: &str, credentials: Option<String>) -> Vec<EnvVar> {
     let variable = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     let mut variables = vec![variable("BATOS_LOG_FORMAT", "json".to_owned())];
     let Some(secret) = credentials else {
         variables.push(variable("BATOS_NATS", url.to_owned()));
         return variables;
     };
-    let key = SecretKeySelector { name: secret, key: SYSTEM.to_owned(), optional: None };
+    let key = SecretKeySelector { name: secret, key: user.to_owned(), optional: None };
     let source = EnvVarSource { secret_key_ref: Some(key), ..EnvVarSource::default() };
     variables.push(EnvVar { name: PASSWORD.to_owned(), value: None, value_from: Some(source) });
-    variables.push(variable("BATOS_NATS", logged_in(url, SYSTEM, &format!("$({PASSWORD})"))));
+    variables.push(variable("BATOS_NATS", logged_in(url, user, &format!("$({PASSWORD})"))));
     variables
 }
 
@@ -224,9 +227,25 @@ fn resources(universe: &Universe) -> ResourceRequirements {
     ResourceRequirements { requests, limits, ..ResourceRequirements::default() }
 }
 
+/// The claim of a set's only worker: Kubernetes calls it so.
+pub fn claim_of(universe: &str) -> String {
+    format!("{DATA}-{}-0", name(universe))
+}
+
+/// That claim before there is a worker, as its set would make it: it outlives the universe.
+pub fn first_claim(universe: &Universe, settings: &Settings) -> PersistentVolumeClaim {
+    let owner = universe.name_any();
+    let metadata = ObjectMeta {
+        name: Some(claim_of(&owner)),
+        labels: Some(meta::labels("uvm", meta::UNIVERSE, &owner)),
+        ..ObjectMeta::default()
+    };
+    PersistentVolumeClaim { metadata, ..claim(settings) }
+}
+
 fn claim(settings: &Settings) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
-        metadata: ObjectMeta { name: Some("data".to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta { name: Some(DATA.to_owned()), ..ObjectMeta::default() },
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
             resources: Some(VolumeResourceRequirements {

@@ -21,7 +21,7 @@ use super::{
     data::{self, DATA, Data, META, commit_durably},
     log::{File, Log, Rows, each_row},
 };
-use crate::{Batch, Committed, Key, Rev, StoreError, Versioned};
+use crate::{Batch, Committed, Expect, Key, Rev, StoreError, Versioned};
 
 /// Format of the files; a newer one is refused.
 const FILE_FORMAT: u64 = 2;
@@ -40,7 +40,7 @@ struct Waiting {
 
 pub(super) enum Work {
     Commit(Batch),
-    Restore(Vec<(Key, Versioned)>),
+    Restore(Vec<(Key, Versioned)>, Option<Expect>),
 }
 
 /// How far the writer and the syncer are.
@@ -404,7 +404,12 @@ impl<'w> Group<'w, '_> {
     fn work(&mut self, work: &'w Work) -> Result<Result<Committed, StoreError>, StoreError> {
         match work {
             Work::Commit(batch) => self.apply(batch),
-            Work::Restore(rows) => {
+            Work::Restore(rows, still) => {
+                if let Some(still) = still
+                    && self.present(&still.key)? != still.rev
+                {
+                    return Ok(Err(StoreError::Conflict(vec![still.key.clone()])));
+                }
                 rows.iter().for_each(|(key, row)| self.write(key, row.rev, &row.bytes));
                 Ok(Ok(Committed::default()))
             }

@@ -252,10 +252,23 @@ pub async fn a_snapshot_stays_as_it_was(store: Engine, space: Space) {
 pub async fn restored_rows_keep_their_revisions(store: Engine, space: Space) {
     let a = space.key("a");
     let row = Versioned { rev: 41, bytes: b"old".to_vec() };
-    store.restore(vec![(a.clone(), row)]).await.unwrap();
+    store.restore(vec![(a.clone(), row)], None).await.unwrap();
     assert_eq!(read(&store, &a).await, Some((41, b"old".to_vec())));
     let batch = Batch { expect: vec![expect(&a, Some(41))], put: vec![put(&a, "new")], ..space.batch() };
     assert_eq!(store.commit(batch).await.unwrap().revs, [42]);
+
+    let late = vec![
+        (a.clone(), Versioned { rev: 7, bytes: b"late".to_vec() }),
+        (space.key("b"), Versioned { rev: 1, bytes: vec![] }),
+    ];
+    for still in [expect(&a, Some(41)), expect(&a, None)] {
+        let refused = store.restore(late.clone(), Some(still)).await;
+        assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+    }
+    assert_eq!(read(&store, &a).await, Some((42, b"new".to_vec())));
+    assert_eq!(read(&store, &space.key("b")).await, None);
+    store.restore(late, Some(expect(&a, Some(42)))).await.unwrap();
+    assert_eq!(read(&store, &a).await, Some((7, b"late".to_vec())));
 }
 
 pub async fn random_batches_behave_as_a_map(store: Engine, space: Space) {

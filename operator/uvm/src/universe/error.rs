@@ -29,6 +29,10 @@ pub enum UniverseError {
     /// A newer batos has written here.
     #[error("the universe has {found}: it needs batos {needs} or newer, this is {this}")]
     Newer { found: String, needs: String, this: String },
+    #[error("universe {0} is there already: an image is restored into an empty one")]
+    NotEmpty(String),
+    #[error("a restore of the image {0} has not ended: import that image here once more")]
+    Unrestored(String),
     #[error("{0}")]
     Turn(#[from] VmError),
     #[error(transparent)]
@@ -47,13 +51,13 @@ impl UniverseError {
             Self::Contended { .. } => ErrorKind::Conflict,
             Self::Stale { .. } | Self::IdExpired(_) => ErrorKind::Stale,
             Self::Forbidden(_) => ErrorKind::Forbidden,
-            Self::BadSlot { .. } | Self::BadMark(_) => ErrorKind::BadRequest,
+            Self::BadSlot { .. } | Self::BadMark(_) | Self::NotEmpty(_) => ErrorKind::BadRequest,
             Self::Syntax { .. } => ErrorKind::SyntaxError,
             Self::Turn(error) => error.kind,
             Self::Store(StoreError::TooLarge(_)) | Self::Record { source: RecordError::TooLarge(_), .. } => {
                 ErrorKind::LimitExceeded
             }
-            Self::Store(_) | Self::Newer { .. } | Self::NotYet(_) => ErrorKind::Unavailable,
+            Self::Store(_) | Self::Newer { .. } | Self::Unrestored(_) | Self::NotYet(_) => ErrorKind::Unavailable,
             Self::Record { .. } | Self::Internal(_) => ErrorKind::Internal,
         }
     }

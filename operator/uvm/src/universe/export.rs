@@ -92,15 +92,18 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes rows of an image into a universe that has none yet.
-pub async fn restore(store: &dyn Store, universe: &str, rows: Vec<ImageRow>) -> Result<(), UniverseError> {
-    let keys = KeySpace::new(universe);
-    let row = |row: ImageRow| (keys.with_suffix(&row.key), Versioned { rev: row.rev, bytes: row.value });
-    store.restore(rows.into_iter().map(row).collect()).await.map_err(UniverseError::Store)
+/// Whether a row is an object.
+pub fn is_object(row: &ImageRow) -> bool {
+    matches!(place(row), Some(Place::Head(_)))
+}
+
+pub(super) fn place(row: &ImageRow) -> Option<Place> {
+    // The prefix of a key says nothing about its place.
+    Place::of(&Key([[0; 8].as_slice(), &row.key].concat()))
 }
 
 /// Whether nothing is stored under the universe's name.
-pub async fn is_empty(store: &dyn Store, universe: &str) -> Result<bool, UniverseError> {
+pub(super) async fn is_empty(store: &dyn Store, universe: &str) -> Result<bool, UniverseError> {
     let (start, end) = KeySpace::new(universe).range();
     Ok(store.scan(&start, &end, None, 1).await.map_err(UniverseError::Store)?.is_empty())
 }

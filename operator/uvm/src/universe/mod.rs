@@ -13,6 +13,7 @@ mod opening;
 mod outbox;
 mod posts;
 mod render;
+mod restoring;
 mod retention;
 mod shards;
 mod similar;
@@ -36,10 +37,11 @@ pub use authority::Authority;
 pub use collection::{Collected, JobTargets};
 pub use commit::Changes;
 pub use error::UniverseError;
-pub use export::{Checked, ImageRow, check, is_empty, restore};
+pub use export::{Checked, ImageRow, check, is_object};
 pub use opening::{Clock, Image, Opening};
 pub use outbox::{OUTBOX_PAGE, OutboxEvent};
 pub use posts::{Envelope, Waiting, now};
+pub use restoring::Restoring;
 pub use retention::{Age, Retention};
 pub use shards::Filled;
 pub use sweep::Swept;
@@ -47,6 +49,7 @@ pub use turns::{Delivery, Message, Unanswered, Work};
 pub use version::{BatosVersion, UNIVERSE_FORMAT, admit_row};
 pub use view::View;
 
+use export::is_empty;
 use shards::Shards;
 use view::Cache;
 

@@ -176,6 +176,7 @@ impl Universe {
                 (false, Some((_, found))) => found.image.clone(),
                 (false, None) => Vec::new(),
             },
+            restore: found.and_then(|(_, found)| found.restore.clone()),
         };
         let rev = found.map(|(rev, _)| *rev);
         changes.rows.push((Put { key: keys.version(), bytes: version.encode()? }, rev));

@@ -4,7 +4,7 @@ use batos_covenant::{Encoding, decode, encode};
 use batos_graph::{Key, Place, RecordError, Store};
 use serde::{Deserialize, Serialize};
 
-use super::{ImageRow, Universe, UniverseError};
+use super::{ImageRow, Universe, UniverseError, export::place};
 
 /// Format of a universe's rows beside objects, whose records have one of their own. Counts up when an older batos would
 /// misread or damage what this one writes.
@@ -38,6 +38,20 @@ pub(super) struct Version {
     /// Digest of the image that the universe has; another while an upgrade is under way.
     #[serde(with = "serde_bytes")]
     pub image: Vec<u8>,
+    /// What the universe was restored from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
+}
+
+/// A restore, and whether all of the image is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Restore {
+    /// Digest of the image.
+    pub image: String,
+    /// Who asked for it, so that it is done once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once: Option<String>,
+    pub done: bool,
 }
 
 impl Version {
@@ -50,8 +64,11 @@ impl Version {
         Ok(decoded.0)
     }
 
-    /// Refuses what a newer batos wrote in a format that this one does not know.
+    /// Refuses half an image, and what a newer batos wrote in a format that this one does not know.
     pub fn admit(&self) -> Result<(), UniverseError> {
+        if let Some(restore) = self.restore.as_ref().filter(|restore| !restore.done) {
+            return Err(UniverseError::Unrestored(restore.image.clone()));
+        }
         let newer = |what: &str, found: u64, known: u64| {
             Err(UniverseError::Newer {
                 found: format!("{what} format {found}, which is newer than {known}"),
@@ -77,9 +94,7 @@ pub(super) async fn load(store: &dyn Store, key: Key) -> Result<Option<(u64, Ver
 
 /// Refuses a row of a newer batos, before anything of its image is written.
 pub fn admit_row(row: &ImageRow) -> Result<(), UniverseError> {
-    // The prefix of a key says nothing about its place.
-    let key = Key([[0; 8].as_slice(), &row.key].concat());
-    let object = match Place::of(&key) {
+    let object = match place(row) {
         Some(Place::Version) => return Version::decode(&row.value)?.admit(),
         Some(Place::Head(id) | Place::Shipped(id)) => id,
         _ => return Ok(()),

@@ -8,11 +8,14 @@ use std::sync::{
 use async_trait::async_trait;
 use batos_covenant::{ApplyCommand, Encoding, PrototypeDefinition, Reply, SendCommand, SlotDefinition, Wire, decode};
 use batos_graph::{
-    Batch, Committed, Durable, Key, ObjectId, Record, RedbStore, Snapshot, Store, StoreError, Versioned,
+    Batch, Committed, Durable, Expect, Key, ObjectId, Record, RedbStore, Snapshot, Store, StoreError, Versioned,
 };
 use batos_uvm::{
     image,
-    universe::{Authority, Changes, Delivery, Image, Message, Opening, Retention, Universe, UniverseError, Work},
+    universe::{
+        Authority, Changes, Delivery, Image, ImageRow, Message, Opening, Restoring, Retention, Universe, UniverseError,
+        Work,
+    },
     vm::{Reads, Write},
 };
 use redb::{StorageBackend, backends::InMemoryBackend};
@@ -96,8 +99,11 @@ impl Store for Flaky {
         Ok((committed, Box::pin(std::future::ready(Ok(())))))
     }
 
-    async fn restore(&self, rows: Vec<(Key, Versioned)>) -> Result<(), StoreError> {
-        self.inner.restore(rows).await
+    async fn restore(&self, rows: Vec<(Key, Versioned)>, still: Option<Expect>) -> Result<(), StoreError> {
+        match self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
+            true => self.inner.restore(rows, still).await,
+            false => Err(StoreError::Unavailable("the power is gone".to_owned())),
+        }
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -153,6 +159,15 @@ pub async fn create_method(universe: &Universe, object: &str, name: &str, source
     let object = universe.resolve(object).await.unwrap();
     let work = Work::CreateMethod { name: name.to_owned(), source: source.to_owned() };
     value(deliver(universe, object, work, None).await.unwrap());
+}
+
+/// An image, whole.
+pub async fn restore(store: &dyn Store, universe: &str, rows: &[ImageRow]) {
+    let mut restoring = Restoring::begin(store, universe, "digest", None).await.unwrap().unwrap();
+    for page in rows.chunks(500) {
+        restoring.page(page.to_vec()).await.unwrap();
+    }
+    restoring.finish().await.unwrap();
 }
 
 /// A prototype with a data slot `n`.

@@ -82,7 +82,7 @@ async fn populate(store: &RedbStore, universe: &Universe, counters: u32) -> Resu
         let heads = (start..counters.min(start + 1000)).map(|n| universe.keys().head(id(n)));
         let rows: Vec<(Key, Versioned)> =
             heads.map(|head| (head, Versioned { rev: 1, bytes: bytes.clone() })).collect();
-        store.restore(rows).await?;
+        store.restore(rows, None).await?;
     }
     Ok(())
 }
