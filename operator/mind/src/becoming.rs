@@ -11,7 +11,7 @@ use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View};
 use tokio::sync::Mutex;
 
 use crate::{
-    Autonomy, ClientError, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict, crucible,
+    Autonomy, Case, ClientError, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict,
     journal::{load, open_jobs, record},
     prompt::{Failure, Material, is_selector},
 };
@@ -194,12 +194,12 @@ impl Mind {
     /// The first answer that holds is taken; the best of those that do not is what the mind hears of.
     async fn judge(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let context = self.context(&job).await?;
-        let holder = (context.holder_id, context.holder.as_ref());
+        let answers = std::mem::take(&mut job.answers);
+        let asked = job.clone();
+        let case = context.case(View::new(&self.universe), &asked);
         let mut best: Option<(usize, Failure)> = None;
-        for answer in std::mem::take(&mut job.answers) {
-            let verdict =
-                crucible::judge(&self.universe, job.receiver, holder, &job.selector, &answer, &context.examples);
-            match verdict.await? {
+        for answer in answers {
+            match case.judge(&answer).await? {
                 Verdict::Admitted { source, effects } => {
                     job.risks = self.policy.risks(&context.holder, &job.selector, &source, &effects);
                     job.examples = context.examples.len() as u64;
@@ -304,6 +304,19 @@ struct Context {
 }
 
 impl Context {
+    fn case<'a>(&'a self, view: View<'a>, job: &'a Job) -> Case<'a> {
+        Case {
+            view,
+            receiver: job.receiver,
+            holder: (self.holder_id, &self.holder),
+            intent: job.intent.is_some(),
+            selector: &job.selector,
+            examples: &self.examples,
+            began: job.began,
+            seed: *blake3::hash(format!("crucible {} {}", job.id, job.began).as_bytes()).as_bytes(),
+        }
+    }
+
     fn prompt(&self, forge: &Forge, job: &Job) -> Prompt {
         let material = Material {
             selector: &job.selector,

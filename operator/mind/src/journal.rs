@@ -1,8 +1,8 @@
 //! The journal of a becoming: one row, written anew at each step, so that each step takes effect once.
 
 use batos_covenant::{Decision, Encoding, decode, encode};
-use batos_graph::{Key, ObjectId, Put, Rev};
-use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError};
+use batos_graph::{ObjectId, Put, Rev};
+use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, now};
 use serde::{Deserialize, Serialize};
 
 use crate::{Usage, prompt::Failure};
@@ -37,6 +37,9 @@ pub struct Job {
     /// The object whose intent is made.
     #[serde(default)]
     pub intent: Option<ObjectId>,
+    /// Milliseconds since 1970: the time of the Crucible's turns.
+    #[serde(default)]
+    pub began: u64,
     /// Digest of the first request to the mind.
     pub request: String,
     /// What the mind answered last, to be judged.
@@ -102,6 +105,7 @@ impl Job {
             selector: missing.selector.clone(),
             shapes: missing.shapes.clone(),
             intent: missing.intent,
+            began: now(),
             request: String::new(),
             answers: Vec::new(),
             failures: Vec::new(),

@@ -21,7 +21,7 @@ mod sse;
 
 pub use becoming::{BecomingError, Mind, Outcome};
 pub use client::{Client, ClientError, Endpoint, Server, Spent};
-pub use crucible::{Verdict, judge};
+pub use crucible::{Case, Trace, Verdict};
 pub use draft::{Answer, Drafter, Either, MindError};
 pub use forge::Forge;
 pub use journal::{BecomingEvent, Job, Step, job_targets};

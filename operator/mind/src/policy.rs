@@ -58,7 +58,7 @@ const REACH: &[(&str, &[&str])] = &[
     ),
     (
         "it sends messages that run on their own",
-        &["async", "after:send:", "after:send:with:", "after:send:withArguments:"],
+        &["async", "AsyncSender", "after:send:", "after:send:with:", "after:send:withArguments:", "cancelTimer:"],
     ),
     (
         "it computes what it sends",
@@ -71,6 +71,9 @@ const REACH: &[(&str, &[&str])] = &[
             "perform:withArguments:",
             "sendTo:",
             "sentTo:",
+            "adaptToNumber:andSend:",
+            "asSymbol",
+            "slotNames",
         ],
     ),
 ];
@@ -120,6 +123,13 @@ mod tests {
             ("f: n = ( self async g: n; h )", Some("on their own")),
             ("f: n = ( (| g = ( self perform: n ) |) g )", Some("computes")),
             ("f: n = ( #(1 2) do: [ :i | self after: i send: #g ] )", Some("on their own")),
+            // A symbol is evaluated as the message that it names, however it was come by.
+            ("f: n = ( #mirror value: self )", Some("(mirror)")),
+            ("f: n = ( #(1 mirror) last value: self )", Some("(mirror)")),
+            ("f: n = ( (| mirror = 1 |) slotNames first value: self )", Some("(mirror)")),
+            ("f: n = ( ('mir' , 'ror') asSymbol value: self )", Some("computes")),
+            ("f: n = ( (| p* = AsyncSender. _target = n |) g )", Some("on their own")),
+            ("f: n = ( #(3 1) collect: #negated )", None),
         ] {
             let risks = Policy::default().risks(&holder, "f:", source, &BTreeSet::new());
             match wanted {

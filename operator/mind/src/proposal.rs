@@ -2,7 +2,7 @@
 //! make one proposal; the row in the graph is the truth, whatever shows it.
 
 use batos_covenant::{Decision, Encoding, Proposal, ProposalPage, ProposalState, decode, encode};
-use batos_graph::{Key, ObjectId, Put, Rev, StoreError};
+use batos_graph::{ObjectId, Put, Rev, StoreError};
 use batos_uvm::universe::{Changes, Universe, UniverseError, View, now};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 

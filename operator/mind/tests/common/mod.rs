@@ -9,7 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use batos_covenant::{
-    ApplyCommand, Encoding, Example, PrototypeDefinition, Reply, SendCommand, SlotDefinition, decode,
+    ApplyCommand, Encoding, ErrorKind, ErrorReply, Example, PrototypeDefinition, Reply, SendCommand, SlotDefinition,
+    decode,
 };
 use batos_graph::{ObjectId, RedbStore};
 use batos_mind::{
@@ -57,12 +58,6 @@ pub async fn place() -> Place {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(RedbStore::open(&folder.path().join("u.redb")).unwrap());
     let universe = Universe::open("u", store).await.unwrap();
-    let example = |balance: i64, n: i64| Example {
-        given: [("balance".to_owned(), json!(balance))].into(),
-        send: SendCommand { selector: "withdraw:".to_owned(), arguments: vec![json!(n)] },
-        answers: Some(json!(balance - n)),
-        leaves: [("balance".to_owned(), json!(balance - n))].into(),
-    };
     let balance = SlotDefinition {
         name: "balance".to_owned(),
         value: Some(json!(100)),
@@ -78,27 +73,52 @@ pub async fn place() -> Place {
         intent: None,
         constant: false,
     };
-    let definition = PrototypeDefinition {
-        slots: vec![balance, deposit],
-        examples: vec![example(100, 30), example(5, 5)],
-        ..PrototypeDefinition::default()
-    };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
-    let account = ObjectId::of_name("account");
-    let work = Work::Apply { name: "account".to_owned(), apply };
-    deliver(&universe, account, Authority::Operator, work).await.unwrap();
+    let definition =
+        PrototypeDefinition { slots: vec![balance, deposit], examples: examples(), ..PrototypeDefinition::default() };
+    let account = apply(&universe, "account", definition).await;
     Place { universe, account, _folder: folder }
 }
 
+/// What people wrote of `withdraw:`.
+pub fn examples() -> Vec<Example> {
+    let example = |balance: i64, n: i64| Example {
+        given: [("balance".to_owned(), json!(balance))].into(),
+        send: SendCommand { selector: "withdraw:".to_owned(), arguments: vec![json!(n)] },
+        answers: Some(json!(balance - n)),
+        leaves: [("balance".to_owned(), json!(balance - n))].into(),
+    };
+    vec![example(100, 30), example(5, 5)]
+}
+
+pub async fn apply(universe: &Universe, name: &str, definition: PrototypeDefinition) -> ObjectId {
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
+    let object = ObjectId::of_name(name);
+    let work = Work::Apply { name: name.to_owned(), apply };
+    deliver(universe, object, Authority::Operator, work).await.unwrap();
+    object
+}
+
 pub async fn deliver(universe: &Universe, object: ObjectId, authority: Authority, work: Work) -> Result<Value, String> {
+    answer(universe, object, authority, work).await.map_err(|error| error.to_string())
+}
+
+pub async fn answer(
+    universe: &Universe,
+    object: ObjectId,
+    authority: Authority,
+    work: Work,
+) -> Result<Value, ErrorReply> {
     let (sender, encoding) = ("test".to_owned(), Encoding::Json);
     let message = Message { object, authority, sender, id: None, digest: [0; 32], encoding, work };
-    match universe.deliver(&message).await.unwrap() {
-        Delivery::Replied(reply) => match decode(&reply).unwrap().0 {
+    match universe.deliver(&message).await {
+        Ok(Delivery::Replied(reply)) => match decode(&reply).unwrap().0 {
             Reply::Ok(ok) => Ok(ok.value),
-            Reply::Error { error } => Err(error.to_string()),
+            Reply::Error { error } => Err(ErrorReply { transcript: None, ..error }),
         },
-        Delivery::NotUnderstood(missing) => Err(format!("not understood: {}", missing.selector)),
+        Ok(Delivery::NotUnderstood(missing)) => {
+            Err(ErrorReply::new(ErrorKind::NotUnderstood, format!("not understood: {}", missing.selector)))
+        }
+        Err(error) => Err(error.to_reply()),
     }
 }
 
@@ -130,6 +150,14 @@ impl Place {
             }
         }
         events
+    }
+
+    /// Whether a message waits to run on its own.
+    pub async fn waiting(&self) -> bool {
+        let shard = self.account.shard();
+        let posts = self.universe.posts(shard, None).await.unwrap();
+        let (due, next) = self.universe.timers(shard).await.unwrap();
+        !(posts.is_empty() && due.is_empty() && next.is_none())
     }
 
     pub async fn steps(&self) -> Vec<Step> {

@@ -125,9 +125,7 @@ impl Universe {
         source: &str,
     ) -> Result<(Changes, ObjectId), UniverseError> {
         let (holder, rev, record) = self.holder(object).await?;
-        let method = method(name, source)?;
-        let mut record = (*record).clone();
-        put_slot(&mut record.slots, method);
+        let record = with_method(&record, false, name, source)?;
         let reads = Reads { objects: vec![(holder, Some(rev))], names: Vec::new() };
         let write = Write { id: holder, prev_rev: Some(rev), record, changed: vec![name.to_owned()] };
         Ok((Changes { writes: vec![write], ..Changes::reading(reads) }, holder))
@@ -138,13 +136,7 @@ impl Universe {
         let Some((rev, record)) = View::new(self).object(holder).await? else {
             return Err(UniverseError::NoSuchObject(holder.to_string()));
         };
-        let Some(Slot { kind: SlotKind::Intent(intent), .. }) = record.slot(name) else {
-            let reason = "is no intent any more".to_owned();
-            return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
-        };
-        let intent = Intent { compiled: Some(source.to_owned()), ..(**intent).clone() };
-        let mut record = (*record).clone();
-        put_slot(&mut record.slots, Slot { name: name.to_owned(), kind: SlotKind::Intent(Box::new(intent)) });
+        let record = with_method(&record, true, name, source)?;
         let reads = Reads { objects: vec![(holder, Some(rev))], names: Vec::new() };
         let write = Write { id: holder, prev_rev: Some(rev), record, changed: vec![name.to_owned()] };
         Ok(Changes { writes: vec![write], ..Changes::reading(reads) })
@@ -181,6 +173,22 @@ impl Universe {
             None => Err(UniverseError::NoSuchObject(receiver.to_string())),
         }
     }
+}
+
+/// The holder with a method that was made, as a swap leaves it: an intent stays one.
+pub fn with_method(holder: &Record, intent: bool, name: &str, source: &str) -> Result<Record, UniverseError> {
+    let mut slot = method(name, source)?;
+    if intent {
+        let Some(Slot { kind: SlotKind::Intent(intent), .. }) = holder.slot(name) else {
+            let reason = "is no intent any more".to_owned();
+            return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
+        };
+        let compiled = slot.kind.method().map(str::to_owned);
+        slot.kind = SlotKind::Intent(Box::new(Intent { compiled, ..(**intent).clone() }));
+    }
+    let mut record = holder.clone();
+    put_slot(&mut record.slots, slot);
+    Ok(record)
 }
 
 /// Older generations and terms never come back.

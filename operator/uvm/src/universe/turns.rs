@@ -9,18 +9,18 @@ use batos_graph::{Key, ObjectId, Place, Record, Rev, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Authority, Universe, UniverseError, View, Waiting,
+    Authority, Ended, Universe, UniverseError, View, Waiting,
     commit::Changes,
     history::{differences, whole},
     posts, render, retention,
 };
-use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
+use crate::vm::{Call, Limits, NotUnderstood, Turn, VmError};
 
 /// How often a turn runs again on fresh objects before its sender hears of the conflict.
 const ATTEMPTS: u32 = 24;
 
 /// Largest reply, in bytes: it is kept with its message, in one record of the store, and must fit into one of the bus.
-const MAX_REPLY: usize = 256 * 1024;
+pub const MAX_REPLY: usize = 256 * 1024;
 
 /// A request that changes the graph, or may.
 #[derive(Debug, Clone)]
@@ -283,26 +283,13 @@ impl Universe {
     ) -> Result<Attempt, UniverseError> {
         let now = posts::now();
         turn = turn.starting_at(now);
-        let exit = View::new(self).run(&mut turn).await?;
+        let ended = View::new(self).end(&mut turn, message.authority, message.object).await?;
         let mut changes = Changes::reading(turn.reads());
         let transcript = turn.transcript();
-        let outcome = match exit {
-            Exit::Done => turn.effects(),
-            Exit::Failed(error) => Err(error),
-            Exit::NotUnderstood(missing) => return Ok(Attempt::NotUnderstood(changes, missing)),
-            Exit::Paused | Exit::Fault(_) => {
-                return Err(UniverseError::Internal("a turn left its view unfinished".to_owned()));
-            }
-        };
-        let reply = match outcome {
-            Ok(mut effects) => {
-                for write in &effects.writes {
-                    let old = View::new(self).object(write.id).await?.filter(|(rev, _)| Some(*rev) == write.prev_rev);
-                    let old = old.as_ref().map(|(_, record)| record.as_ref());
-                    if let Err(refused) = message.authority.check(message.object, write, old) {
-                        return Ok(Attempt::Commit(changes, Reply::Error { error: refused.to_reply() }));
-                    }
-                }
+        let reply = match ended {
+            Ended::NotUnderstood(missing) => return Ok(Attempt::NotUnderstood(changes, missing)),
+            Ended::Refused(refused) => Reply::Error { error: refused.to_reply() },
+            Ended::Done(mut effects) => {
                 let cause = match &message.work {
                     Work::Post { waiting } => Some(&waiting.envelope),
                     _ => None,
@@ -319,10 +306,10 @@ impl Universe {
                 }
                 Reply::Ok(OkReply { value: effects.answer, rev, made, transcript })
             }
-            Err(VmError { kind: ErrorKind::NoSuchObject, .. }) if changes.is_absent(message.object) => {
+            Ended::Failed(VmError { kind: ErrorKind::NoSuchObject, .. }) if changes.is_absent(message.object) => {
                 return Err(UniverseError::NoSuchObject(message.object.to_string()));
             }
-            Err(VmError { kind, message, stack }) => {
+            Ended::Failed(VmError { kind, message, stack }) => {
                 Reply::Error { error: ErrorReply { stack, transcript, ..ErrorReply::new(kind, message) } }
             }
         };
