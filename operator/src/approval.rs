@@ -103,6 +103,12 @@ fn show(proposal: &Proposal) {
         serde_json::to_value(state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
     println!("{}  {}", style::title(id), style::aside(format!("{state}, drafted by {mind}")));
     println!("  {} of {}", selector, name.as_deref().unwrap_or(object));
+    if let Some(conflict) = &proposal.conflict {
+        println!("  it breaks {conflict}");
+        if proposal.state == ProposalState::Pending {
+            println!("  the universe makes nothing by itself until it is approved or denied");
+        }
+    }
     risks.iter().for_each(|risk| println!("  because {risk}"));
     for line in replaces.iter().flat_map(|source| source.lines()) {
         println!("  - {line}");
@@ -175,6 +181,10 @@ impl Why {
         for refused in &made.refused {
             println!("refused before: {}\n  {}", refused.reason, refused.draft.trim().replace('\n', "\n  "));
         }
+        if !made.codex.is_empty() {
+            println!("held against the Codex {}", made.codex);
+        }
+        made.conflict.iter().for_each(|conflict| println!("against {conflict}"));
         made.risks.iter().for_each(|risk| println!("risk: {risk}"));
         if let Some(decision) = &made.decision {
             println!("approved with key {}: {}", decision.key, decision.reason);

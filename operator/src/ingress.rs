@@ -12,7 +12,7 @@ use batos_covenant::{
     SendCommand, Subject, Wire, decode, encode,
 };
 use batos_graph::{ObjectId, Snapshot};
-use batos_mind::{ApprovalError, BecomingError, Mind, Outcome};
+use batos_mind::{ApprovalError, BecomingError, Mind, MindError, Outcome};
 use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, UniverseError, Waiting, Work};
 use serde::Serialize;
 
@@ -266,6 +266,10 @@ impl Ingress {
             Ok(Err(BecomingError::Mind(error))) if error.is_passing() => Err(ErrorReply::new(
                 ErrorKind::Unavailable,
                 format!("a method for {:?} cannot be made now, ask again with the same id: {error}", missing.selector),
+            )),
+            Ok(Err(BecomingError::Mind(error @ MindError::Halted(_)))) => Err(ErrorReply::new(
+                ErrorKind::NeedsApproval,
+                format!("nobody understands {:?}: {error}", missing.selector),
             )),
             Ok(Err(BecomingError::Mind(error))) => Err(not_understood(missing, &error.to_string())),
             Ok(Err(BecomingError::Universe(error))) => Err(error.to_reply()),

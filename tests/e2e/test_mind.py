@@ -104,15 +104,21 @@ def test_the_architect_rewrites_the_prompt(universe, bus, model):
 RISKY = "withdraw: n = ( self setSlot: #last value: n. balance: balance - n. ^balance )"
 
 
-def test_a_person_approves_what_is_risky(universe, bus, model):
-    """The whole way on the command line: proposed, shown, approved with the Architect's key, explained, undone."""
+def architect(universe):
+    """Runs commands as the Architect, and the arguments that name the signing key."""
 
     def command(*arguments, fails=False):
         ended = batos(*arguments, "--universe", universe.name, "--nats", universe.architect, cwd=universe.data.parent)
         assert (ended.returncode != 0) == fails, ended
         return ended.stderr if fails else ended.stdout
 
-    key = ["--key", str(universe.data / "architect.key")]
+    return command, ["--key", str(universe.data / "architect.key")]
+
+
+def test_a_person_approves_what_is_risky(universe, bus, model):
+    """The whole way on the command line: proposed, shown, approved with the Architect's key, explained, undone."""
+
+    command, key = architect(universe)
     bus.send("account", "deposit:", 100)
     model.answers({"texts": [RISKY]})
     with pytest.raises(Failed) as failed:
@@ -155,3 +161,30 @@ def test_senders_may_not_approve(universe, bus, model):
             universe.url,
         )
         assert ended.returncode != 0 and "Architect" in ended.stderr, ended
+
+
+def test_a_change_against_the_codex_halts_what_is_made(universe, bus, model):
+    """On the command line: refused with the rule, shown, halted, approved against the rule, explained."""
+    assert universe.stop() == 0
+    manifest = universe.manifests / "universe.yaml"
+    rules = [{"name": "as-it-is", "why": "objects keep their shape", "forbidSends": ["setSlot:value:"]}]
+    manifest.write_text(manifest.read_text().replace("mind: {", f'mind: {{"codex": {json.dumps({"rules": rules})}, '))
+    universe.start()
+    command, key = architect(universe)
+    bus.send("account", "deposit:", 100, repeat=True)
+    model.answers({"texts": [RISKY]})
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert failed.value.kind == "refused" and "as-it-is" in failed.value.message
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "levitate")
+    assert failed.value.kind == "needs_approval"
+    assert bus.send("account", "deposit:", 5)["value"] == 105
+
+    shown = command("proposals")
+    assert "objects keep their shape" in shown and "makes nothing by itself" in shown
+    proposal = shown.split()[0]
+    command("approve", proposal, *key, "--reason", "this once")
+    assert bus.send("account", "withdraw:", 5)["value"] == 100
+    why = command("why", "account", "withdraw:")
+    assert "held against the Codex" in why and "as-it-is" in why and "this once" in why

@@ -52,6 +52,12 @@ fn a_bad_file_is_refused_with_its_line() {
             7,
             "belongs into apiKeyFile",
         ),
+        (
+            "a rule that forbids nothing",
+            UNIVERSE.replace("spec: {}", "spec:\n  mind:\n    codex:\n      rules:\n      - name: r\n        why: so"),
+            9,
+            "rule \"r\" of the codex forbids nothing",
+        ),
         ("field twice", prototype("  parents: []\n  parents: []\n"), 12, "duplicate"),
     ];
     for (case, text, line, message) in table {

@@ -23,6 +23,9 @@ pub struct Proposal {
     pub digest: String,
     /// Why a person is asked.
     pub risks: Vec<String>,
+    /// The rule of the Codex that it breaks: until somebody decides, the universe makes nothing by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<Conflict>,
     /// Name of the mind that drafted.
     pub mind: String,
     pub becoming: String,
@@ -31,6 +34,25 @@ pub struct Proposal {
     pub expires_at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+}
+
+/// A rule of the Codex that a change breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Conflict {
+    pub rule: String,
+    /// Why there is the rule, in its author's words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// What breaks it.
+    pub how: String,
+}
+
+impl std::fmt::Display for Conflict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { rule, why, how } = self;
+        write!(f, "rule {rule:?} of the Codex: {how}")?;
+        if why.is_empty() { Ok(()) } else { write!(f, " ({why})") }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -108,6 +130,12 @@ pub struct Provenance {
     /// What the Crucible ran.
     pub examples: u64,
     pub risks: Vec<String>,
+    /// BLAKE3 of the Codex that it was held against, in hexadecimal; empty where there was none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub codex: String,
+    /// The rule that it breaks; the decision allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<Conflict>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     /// Milliseconds since 1970.

@@ -11,7 +11,7 @@ use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View};
 use tokio::sync::Mutex;
 
 use crate::{
-    Autonomy, Case, ClientError, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict,
+    Autonomy, Case, Change, ClientError, Codex, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict,
     journal::{load, open_jobs, record},
     prompt::{Failure, Material, is_selector},
 };
@@ -92,9 +92,11 @@ impl Mind {
         let ask = match &known {
             None => true,
             // A refusal is remembered as long as the same question would be asked.
+            // Another Codex is another question.
+            Some((_, known)) if known.step == Step::Refused && known.codex != self.policy.codex.digest() => true,
             Some((_, known)) if known.step == Step::Refused => {
                 let context = self.context(&job).await?;
-                let prompt = context.prompt(&Forge::read(&self.universe).await?, &job);
+                let prompt = context.prompt(&Forge::read(&self.universe).await?, &job, &self.policy.codex);
                 known.request != prompt.digest()
             }
             // Another sender's becoming may have ended meanwhile; a method that is gone again is made anew.
@@ -107,6 +109,7 @@ impl Mind {
             Some(_) => false,
         };
         if ask {
+            self.unhalted().await?;
             match self.step(&job, known.map(|(rev, _)| rev), Changes::default()).await {
                 Err(UniverseError::Store(StoreError::Conflict(_))) => {} // somebody else asked
                 other => other.map(|_| ())?,
@@ -130,6 +133,8 @@ impl Mind {
             let Some((rev, job)) = load(&self.universe, id).await? else {
                 return Err(UniverseError::Internal(format!("becoming {id} has no journal")).into());
             };
+            let is_autonomous = job.is_open() && job.step != Step::Proposed && job.decision.is_none();
+            let unhalted = if is_autonomous { Some(self.unhalted().await?) } else { None };
             let next = match job.step {
                 Step::Asked | Step::Repair => self.draft(job).await?,
                 Step::Drafted => self.judge(job).await?,
@@ -139,7 +144,9 @@ impl Mind {
                 Step::Swapped => return Ok(Outcome::Made(made(&job))),
                 Step::Refused => return Ok(Outcome::Refused(job.refusal.unwrap_or_default())),
             };
-            let (job, changes) = next;
+            let (job, mut changes) = next;
+            // Whoever finds a conflict meanwhile halts this one too.
+            changes.expect.extend(unhalted.filter(|_| job.step == Step::Swapped));
             match self.step(&job, Some(rev), changes).await {
                 Err(UniverseError::Store(StoreError::Conflict(_))) if conflicts < ATTEMPTS => conflicts += 1,
                 other => other.map(|_| ())?,
@@ -151,11 +158,16 @@ impl Mind {
     async fn draft(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let forge = Forge::read(&self.universe).await?;
         let context = self.context(&job).await?;
-        let prompt = context.prompt(&forge, &job);
+        let prompt = context.prompt(&forge, &job, &self.policy.codex);
         let digest = prompt.digest();
         tracing::info!(becoming = %job.id, selector = %job.selector, digest, "asking the mind");
         if job.failures.is_empty() {
             job.request = digest;
+            job.codex = self.policy.codex.digest();
+            if let Some(conflict) = self.policy.codex.forbids_making(&context.names()) {
+                refuse(&mut job, format!("{conflict}"));
+                return Ok((job, Changes::default()));
+            }
             // Before anything is spent on a draft that nothing can judge.
             if context.examples.is_empty() {
                 let reason =
@@ -200,10 +212,16 @@ impl Mind {
         let mut best: Option<(usize, Failure)> = None;
         for answer in answers {
             match case.judge(&answer).await? {
-                Verdict::Admitted { source, effects } => {
+                Verdict::Admitted { source, effects, touched } => {
+                    job.codex = self.policy.codex.digest();
+                    let change = Change { objects: &context.names(), source: &source, touched: &touched };
+                    let conflict = self.policy.codex.conflict(change);
                     job.risks = self.policy.risks(&context.holder, &job.selector, &source, &effects);
                     job.examples = context.examples.len() as u64;
                     job.draft = Some(source);
+                    if let Some(conflict) = conflict {
+                        return Ok(self.halt(job, conflict).await?);
+                    }
                     job.step = Step::Judged;
                     return Ok((job, Changes::default()));
                 }
@@ -317,7 +335,12 @@ impl Context {
         }
     }
 
-    fn prompt(&self, forge: &Forge, job: &Job) -> Prompt {
+    /// What the receiver and the holder are called.
+    fn names(&self) -> Vec<&str> {
+        [&self.receiver, &self.holder].into_iter().filter_map(|record| record.name.as_deref()).collect()
+    }
+
+    fn prompt(&self, forge: &Forge, job: &Job, codex: &Codex) -> Prompt {
         let material = Material {
             selector: &job.selector,
             shapes: &job.shapes,
@@ -326,6 +349,7 @@ impl Context {
             inherited: &self.inherited,
             examples: &self.examples,
             failures: &job.failures,
+            principles: &codex.principles,
         };
         Prompt::new(forge, &material)
     }

@@ -23,6 +23,8 @@ pub enum Verdict {
         source: String,
         /// What it did beyond its receiver, for people.
         effects: BTreeSet<String>,
+        /// Names of other objects that it names or changes.
+        touched: BTreeSet<String>,
     },
     /// After so many examples that held; the reason is for people and for the mind.
     Refused { held: usize, reason: String },
@@ -54,6 +56,8 @@ pub struct Trace {
     pub leaves: BTreeMap<String, Value>,
     /// What else it did, for people.
     pub effects: BTreeSet<String>,
+    /// Names of other objects that it changed.
+    pub touched: BTreeSet<String>,
 }
 
 impl Case<'_> {
@@ -69,17 +73,20 @@ impl Case<'_> {
             let selector = self.selector;
             return refused(0, format!("nothing to judge by: give the prototype an example that sends {selector:?}"));
         }
-        let mut effects = self.neighbours(&source).await?;
+        let (mut effects, mut touched) = self.neighbours(&source).await?;
         for (number, example) in self.examples.iter().enumerate() {
             match self.run(&source, example, number).await? {
-                Ok(more) => effects.extend(more),
+                Ok(trace) => {
+                    effects.extend(trace.effects);
+                    touched.extend(trace.touched);
+                }
                 Err(reason) => {
                     let example = serde_json::to_string(example).unwrap_or_default();
                     return refused(number, format!("example {} ({example}): {reason}", number + 1));
                 }
             }
         }
-        Ok(Verdict::Admitted { source, effects })
+        Ok(Verdict::Admitted { source, effects, touched })
     }
 
     async fn run(
@@ -87,12 +94,12 @@ impl Case<'_> {
         source: &str,
         example: &Example,
         number: usize,
-    ) -> Result<Result<BTreeSet<String>, String>, UniverseError> {
+    ) -> Result<Result<Trace, String>, UniverseError> {
         let trace = match self.trace(source, example, number).await? {
             Ok(trace) => trace,
             Err(reason) => return Ok(Err(reason)),
         };
-        let answer = match trace.answer {
+        let answer = match &trace.answer {
             Ok(answer) => answer,
             Err(error) => {
                 // The innermost activation says in which line.
@@ -101,9 +108,9 @@ impl Case<'_> {
             }
         };
         if let Some(wanted) = &example.answers
-            && *wanted != answer
+            && wanted != answer
         {
-            return Ok(Err(format!("it answers {}, not {wanted}", brief(&answer))));
+            return Ok(Err(format!("it answers {}, not {wanted}", brief(answer))));
         }
         for (name, wanted) in &example.leaves {
             let left = trace.leaves.get(name);
@@ -112,7 +119,7 @@ impl Case<'_> {
                 return Ok(Err(format!("it leaves {name} = {left}, not {wanted}")));
             }
         }
-        Ok(Ok(trace.effects))
+        Ok(Ok(trace))
     }
 
     /// Sends the example's message with the method in its place, as a message from outside would be carried out; nothing
@@ -145,8 +152,14 @@ impl Case<'_> {
             Ok(turn) => turn.starting_at(self.began),
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let failed =
-            |error: ErrorReply| Ok(Ok(Trace { answer: Err(error), leaves: data(&given), effects: BTreeSet::new() }));
+        let failed = |error: ErrorReply| {
+            Ok(Ok(Trace {
+                answer: Err(error),
+                leaves: data(&given),
+                effects: BTreeSet::new(),
+                touched: BTreeSet::new(),
+            }))
+        };
         let effects = match view.end(&mut turn, Authority::Sender, self.receiver).await? {
             Ended::Done(effects) => effects,
             Ended::NotUnderstood(missing) => {
@@ -161,11 +174,12 @@ impl Case<'_> {
         if let Err(error) = fits(&effects) {
             return failed(error.to_reply());
         }
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut touched) = (BTreeSet::new(), BTreeSet::new());
         for write in effects.writes.iter().filter(|write| write.prev_rev.is_some()) {
             if write.id != self.receiver {
                 let name = write.record.name.clone().unwrap_or_else(|| write.id.to_string());
                 seen.insert(format!("it changes another object ({name})"));
+                touched.insert(name);
             } else if let Some(slot) = reshaped(&given, &write.record) {
                 seen.insert(format!("it changes slots or parents ({slot})"));
             }
@@ -177,14 +191,14 @@ impl Case<'_> {
             seen.insert("it stops timers".to_owned());
         }
         let after = effects.writes.iter().find(|write| write.id == self.receiver).map_or(&given, |write| &write.record);
-        Ok(Ok(Trace { answer: Ok(effects.answer), leaves: data(after), effects: seen }))
+        Ok(Ok(Trace { answer: Ok(effects.answer), leaves: data(after), effects: seen, touched }))
     }
 
     /// Objects beside the receiver that the source has a name for, whether or not an example led there. Collections that
     /// the receiver keeps in its slots are its own.
-    async fn neighbours(&self, source: &str) -> Result<BTreeSet<String>, UniverseError> {
+    async fn neighbours(&self, source: &str) -> Result<(BTreeSet<String>, BTreeSet<String>), UniverseError> {
         let sent = parse_method(source).map(|slot| sends(&slot)).unwrap_or_default();
-        let mut reached = BTreeSet::new();
+        let (mut reached, mut touched) = (BTreeSet::new(), BTreeSet::new());
         for name in sent.iter().filter(|name| !name.ends_with(':')) {
             let id = match self.inherited(name).await? {
                 Some(SlotKind::Constant(Value::Ref(id)) | SlotKind::Assignable(Value::Ref(id))) => Some(id),
@@ -195,9 +209,11 @@ impl Case<'_> {
             let Some((_, record)) = self.view.object(id).await? else { continue };
             if !record.is_kernel && record.payload == Payload::None {
                 reached.insert(format!("it reaches another object ({name})"));
+                touched.insert(name.clone());
+                touched.extend(record.name.clone());
             }
         }
-        Ok(reached)
+        Ok((reached, touched))
     }
 
     /// The slot that the receiver has or inherits; of several the nearest.

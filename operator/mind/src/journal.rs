@@ -1,6 +1,6 @@
 //! The journal of a becoming: one row, written anew at each step, so that each step takes effect once.
 
-use batos_covenant::{Decision, Encoding, decode, encode};
+use batos_covenant::{Conflict, Decision, Encoding, decode, encode};
 use batos_graph::{ObjectId, Put, Rev};
 use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, now};
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,12 @@ pub struct Job {
     /// Why a person has to be asked.
     #[serde(default)]
     pub risks: Vec<String>,
+    /// Digest of the Codex that the draft was held against.
+    #[serde(default)]
+    pub codex: String,
+    /// The rule that it breaks.
+    #[serde(default)]
+    pub conflict: Option<Conflict>,
     /// What the person said.
     #[serde(default)]
     pub decision: Option<Decision>,
@@ -117,6 +123,8 @@ impl Job {
             prompt: Default::default(),
             examples: 0,
             risks: Vec::new(),
+            codex: String::new(),
+            conflict: None,
             decision: None,
             holder: None,
             refusal: None,

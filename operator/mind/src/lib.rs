@@ -4,6 +4,7 @@
 
 mod becoming;
 mod client;
+mod codex;
 mod crucible;
 mod draft;
 mod extract;
@@ -21,6 +22,7 @@ mod sse;
 
 pub use becoming::{BecomingError, Mind, Outcome};
 pub use client::{Client, ClientError, Endpoint, Server, Spent};
+pub use codex::{Change, Codex, Rule};
 pub use crucible::{Case, Trace, Verdict};
 pub use draft::{Answer, Drafter, Either, MindError};
 pub use forge::Forge;

@@ -6,6 +6,8 @@ use std::{collections::BTreeSet, time::Duration};
 use batos_graph::{Record, SlotKind};
 use batos_uvm::syntax::{parse_method, sends};
 
+use crate::Codex;
+
 /// How much a universe makes by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Autonomy {
@@ -29,6 +31,7 @@ pub struct Policy {
     pub most_pending: usize,
     /// Public keys whose decisions count.
     pub approvers: Vec<Approver>,
+    pub codex: Codex,
 }
 
 /// An Ed25519 public key.
@@ -37,7 +40,13 @@ pub type Approver = [u8; 32];
 impl Default for Policy {
     fn default() -> Self {
         let patience = Duration::from_secs(7 * 24 * 3600);
-        Self { autonomy: Autonomy::default(), patience, most_pending: 256, approvers: Vec::new() }
+        Self {
+            autonomy: Autonomy::default(),
+            patience,
+            most_pending: 256,
+            approvers: Vec::new(),
+            codex: Codex::default(),
+        }
     }
 }
 

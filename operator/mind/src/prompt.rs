@@ -56,6 +56,8 @@ pub struct Material<'a> {
     /// Examples that the model may see.
     pub examples: &'a [Example],
     pub failures: &'a [Failure],
+    /// Of the universe's Codex.
+    pub principles: &'a [String],
 }
 
 impl Prompt {
@@ -119,7 +121,7 @@ pub(crate) fn is_selector(selector: &str) -> bool {
 }
 
 fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
-    let Material { selector, shapes, receiver, holder, inherited, examples, failures } = material;
+    let Material { selector, shapes, receiver, holder, inherited, examples, failures, principles } = material;
     let intent = holder.slot(selector).and_then(|slot| match &slot.kind {
         SlotKind::Intent(intent) => Some(intent),
         _ => None,
@@ -142,7 +144,7 @@ fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
     let failures = failures.iter().skip(recent).map(|failure| {
         format!("{}\nrefused: {}", capped(&failure.draft, MAX_SOURCE), capped(&failure.reason, MAX_SOURCE))
     });
-    vec![
+    let mut sections = vec![
         ("message", data([header + &types.collect::<String>()].into_iter(), "")),
         ("what it shall do", data(intent.map(|intent| intent.text.clone()).into_iter(), "")),
         ("slots of the receiver", data(slots, "\n")),
@@ -150,7 +152,12 @@ fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
         ("methods beside it", data(siblings.take(MAX_SIBLINGS), "\n")),
         ("examples", data(examples, "\n")),
         ("refused drafts", data(failures, "\n\n")),
-    ]
+    ];
+    // Without principles a prompt is what it was before there were any: recordings know it by its digest.
+    if !principles.is_empty() {
+        sections.push(("principles that every method here keeps", data(principles.iter().cloned(), "\n")));
+    }
+    sections
 }
 
 /// Whole parts, as many as fit into a section.
@@ -244,6 +251,7 @@ mod tests {
             inherited: &["deposit:".to_owned()],
             examples: &[],
             failures,
+            principles: &[],
         };
         Prompt::new(&forge(), &material)
     }

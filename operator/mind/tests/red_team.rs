@@ -207,7 +207,7 @@ async fn candidates_that_would_hurt_change_nothing() {
         let shown: String = answer.chars().take(120).collect();
         match (&wanted, judge(&place, &examples, &answer).await) {
             (Refused(why), Verdict::Refused { reason, .. }) if reason.contains(why) => {}
-            (Asks(why), Verdict::Admitted { source, effects }) => {
+            (Asks(why), Verdict::Admitted { source, effects, .. }) => {
                 let risks = Policy::default().risks(&holder, "withdraw:", &source, &effects);
                 if !risks.iter().any(|risk| risk.contains(why)) {
                     wrong.push(format!("{shown}: wanted {why:?}, not {risks:?}"));

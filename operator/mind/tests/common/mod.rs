@@ -9,14 +9,15 @@ use std::{
 
 use async_trait::async_trait;
 use batos_covenant::{
-    ApplyCommand, Encoding, ErrorKind, ErrorReply, Example, PrototypeDefinition, Reply, SendCommand, SlotDefinition,
-    decode,
+    ApplyCommand, Decision, Encoding, ErrorKind, ErrorReply, Example, Proposal, PrototypeDefinition, Reply,
+    SendCommand, SlotDefinition, decode,
 };
 use batos_graph::{ObjectId, RedbStore};
 use batos_mind::{
-    Answer, BecomingError, BecomingEvent, Drafter, Mind, MindError, Outcome, Policy, Prompt, Step, Usage,
+    Answer, BecomingError, BecomingEvent, Drafter, Mind, MindError, Outcome, Policy, Prompt, Step, Usage, public_key,
+    sign, signing_key,
 };
-use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work};
+use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work, now};
 use serde_json::{Value, json};
 
 pub const GOOD: &str = "withdraw: n = ( balance: balance - n. ^balance )";
@@ -45,6 +46,37 @@ impl Drafter for Scripted {
         let next = self.answers.lock().unwrap().pop_front().unwrap_or(Err(MindError::NoMind));
         let usage = Usage { prompt_tokens: 10, completion_tokens: 5 };
         next.map(|texts| Answer { texts, mind: "script".to_owned(), usage })
+    }
+}
+
+/// An Architect.
+pub struct Person {
+    pub key: Vec<u8>,
+}
+
+impl Person {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self { key: signing_key().unwrap().0 }
+    }
+
+    pub fn policy(&self) -> Policy {
+        Policy { approvers: vec![public_key(&self.key).unwrap()], ..Policy::default() }
+    }
+
+    pub fn decide(&self, proposal: &Proposal, approve: bool, change: impl FnOnce(&mut Decision)) -> Decision {
+        let mut decision = Decision {
+            proposal: proposal.id.clone(),
+            digest: proposal.digest.clone(),
+            approve,
+            reason: "looked at it\napprove".to_owned(),
+            expires_at: now() + 60_000,
+            key: String::new(),
+            signature: String::new(),
+        };
+        change(&mut decision);
+        sign(&mut decision, "u", &self.key).unwrap();
+        decision
     }
 }
 
@@ -88,6 +120,14 @@ pub fn examples() -> Vec<Example> {
         leaves: [("balance".to_owned(), json!(balance - n))].into(),
     };
     vec![example(100, 30), example(5, 5)]
+}
+
+/// Another object like the account, whose `withdraw:` nobody wrote either.
+pub async fn till(universe: &Universe) -> Unanswered {
+    let balance = json!({ "name": "balance", "value": 100 });
+    let definition = json!({ "slots": [balance], "examples": examples() });
+    let receiver = apply(universe, "till", serde_json::from_value(definition).unwrap()).await;
+    Unanswered { receiver, selector: "withdraw:".to_owned(), shapes: vec!["integer".to_owned()], intent: None }
 }
 
 pub async fn apply(universe: &Universe, name: &str, definition: PrototypeDefinition) -> ObjectId {
@@ -158,6 +198,17 @@ impl Place {
         let posts = self.universe.posts(shard, None).await.unwrap();
         let (due, next) = self.universe.timers(shard).await.unwrap();
         !(posts.is_empty() && due.is_empty() && next.is_none())
+    }
+
+    /// Whether an event of this kind waits to be published.
+    pub async fn told(&self, kind: &str) -> bool {
+        for shard in 0..=u8::MAX {
+            let events = self.universe.outbox(shard, None).await.unwrap();
+            if events.iter().any(|(_, event)| event.kind == kind) {
+                return true;
+            }
+        }
+        false
     }
 
     pub async fn steps(&self) -> Vec<Step> {
