@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from bus import Failed, wait_until
+from bus import Failed, pack, wait_until
 from universe import batos
 
 FAKE = os.environ.get("BATOS_FAKE_VLLM")
@@ -188,3 +188,45 @@ def test_a_change_against_the_codex_halts_what_is_made(universe, bus, model):
     assert bus.send("account", "withdraw:", 5)["value"] == 100
     why = command("why", "account", "withdraw:")
     assert "held against the Codex" in why and "as-it-is" in why and "this once" in why
+
+
+def test_a_model_says_an_outcome_each_time(universe, bus, model):
+    """From a manifest: asked each time, held against its shape, and the same for a repeat of a message."""
+    (universe.manifests / "clerk.yaml").write_text(f"""
+apiVersion: batos.dev/v1alpha1
+kind: Prototype
+metadata: {{name: clerk}}
+spec:
+  universe: {universe.name}
+  slots:
+  - {{name: sorted, value: 0}}
+  - name: "mood:"
+    intent:
+      mode: outcome
+      text: How does the writer feel?
+      arguments: [letter]
+      answers: {{type: string, enum: [calm, angry]}}
+  - name: "sort:"
+    method: "sort: letter = ( sorted := sorted + 1. ^mood: letter )"
+""")
+    listed = lambda: [each["name"] for each in bus.command("_", "list")["value"]["objects"]]
+    wait_until(lambda: "clerk" in listed(), "the clerk")
+    model.answers({"texts": ["glad"]}, {"texts": ['"angry"']}, {"texts": ["calm"]})
+    request = pack({"command": "send", "selector": "sort:", "arguments": ["Sirs!"]})
+    first = bus.run(bus.ask_until_answered("clerk", "send", request, id="a"))
+    assert first["value"] == "angry"
+    universe.kill()
+    universe.start()
+    assert bus.run(bus.ask_until_answered("clerk", "send", request, id="a")) == first
+    assert bus.send("clerk", "sort:", "Sirs!")["value"] == "calm"
+    assert bus.state("clerk")["state"]["sorted"] == 2
+    asked = model.asked()
+    assert len(asked) == 3
+    assert all("structured_outputs" not in body and 'letter: "Sirs!"' in body["messages"][1]["content"] for body in asked)
+    assert "mood:" not in bus.state("clerk")["methods"]
+    model.answers(*[{"texts": ["glad"]}] * 3)
+    with pytest.raises(Failed) as failed:
+        bus.send("clerk", "sort:", "Dear")
+    assert failed.value.kind == "refused" and "mood:" in failed.value.message
+    assert bus.state("clerk")["state"]["sorted"] == 2
+    wait_until(lambda: {event["model_calls"] for event in bus.events("outcome")} == {1, 2, 3}, "the outcomes' events")

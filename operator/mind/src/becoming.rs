@@ -28,7 +28,7 @@ const MAX_CHAIN: usize = 64;
 #[derive(Clone)]
 pub struct Mind {
     pub(crate) universe: Universe,
-    drafter: Arc<dyn Drafter>,
+    pub(crate) drafter: Arc<dyn Drafter>,
     pub(crate) policy: Arc<Policy>,
     /// Becomings that this worker is busy with: one run each.
     running: Arc<Mutex<HashMap<ObjectId, Arc<Mutex<()>>>>>,
@@ -120,9 +120,14 @@ impl Mind {
 
     /// Takes the remaining steps of a becoming, whoever began it.
     pub(crate) async fn pursue(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
+        self.alone(id, self.take_steps(id)).await
+    }
+
+    /// Runs what has this id once at a time on this worker.
+    pub(crate) async fn alone<T>(&self, id: ObjectId, task: impl Future<Output = T>) -> T {
         let run = self.running.lock().await.entry(id).or_default().clone();
         let _run = run.lock().await;
-        let outcome = self.take_steps(id).await;
+        let outcome = task.await;
         self.running.lock().await.retain(|_, run| Arc::strong_count(run) > 1);
         outcome
     }

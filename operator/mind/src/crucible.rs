@@ -163,7 +163,11 @@ impl Case<'_> {
         let effects = match view.end(&mut turn, Authority::Sender, self.receiver).await? {
             Ended::Done(effects) => effects,
             Ended::NotUnderstood(missing) => {
-                let text = format!("it sends {:?}, which nobody understands", missing.selector);
+                let why = match missing.question {
+                    Some(_) => "which a model answers each time: a trial asks none",
+                    None => "which nobody understands",
+                };
+                let text = format!("it sends {:?}, {why}", missing.selector);
                 return failed(ErrorReply::new(ErrorKind::NotUnderstood, text));
             }
             Ended::Refused(error) => return failed(error.to_reply()),

@@ -127,7 +127,13 @@ pub async fn till(universe: &Universe) -> Unanswered {
     let balance = json!({ "name": "balance", "value": 100 });
     let definition = json!({ "slots": [balance], "examples": examples() });
     let receiver = apply(universe, "till", serde_json::from_value(definition).unwrap()).await;
-    Unanswered { receiver, selector: "withdraw:".to_owned(), shapes: vec!["integer".to_owned()], intent: None }
+    Unanswered {
+        receiver,
+        selector: "withdraw:".to_owned(),
+        shapes: vec!["integer".to_owned()],
+        intent: None,
+        question: None,
+    }
 }
 
 pub async fn apply(universe: &Universe, name: &str, definition: PrototypeDefinition) -> ObjectId {
@@ -165,7 +171,13 @@ pub async fn answer(
 impl Place {
     pub fn missing(&self, selector: &str) -> Unanswered {
         let selector = selector.to_owned();
-        Unanswered { receiver: self.account, selector, shapes: vec!["integer".to_owned()], intent: None }
+        Unanswered {
+            receiver: self.account,
+            selector,
+            shapes: vec!["integer".to_owned()],
+            intent: None,
+            question: None,
+        }
     }
 
     pub async fn make(&self, drafter: Arc<dyn Drafter>) -> Result<Outcome, BecomingError> {

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use batos_covenant::{ApplyCommand, Example, IntentDefinition, OkReply, PrototypeDefinition, Reply, SlotDefinition};
+use batos_covenant::{
+    ApplyCommand, Example, IntentDefinition, OkReply, OutcomeDefinition, PrototypeDefinition, Reply, SlotDefinition,
+};
 use batos_graph::{Intent, Manifest, ObjectId, Record, Rev, Slot, SlotKind, Value};
 use serde_json::json;
 
@@ -183,6 +185,10 @@ pub fn with_method(holder: &Record, intent: bool, name: &str, source: &str) -> R
             let reason = "is no intent any more".to_owned();
             return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
         };
+        if intent.outcome.is_some() {
+            let reason = "is answered by a model each time: no method is made of it".to_owned();
+            return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
+        }
         let compiled = slot.kind.method().map(str::to_owned);
         slot.kind = SlotKind::Intent(Box::new(Intent { compiled, ..(**intent).clone() }));
     }
@@ -254,10 +260,24 @@ fn intent(name: &str, definition: &IntentDefinition) -> Result<Slot, UniverseErr
         )));
     }
     let examples = serde_json::to_string(&examples).map_err(|e| UniverseError::Internal(e.to_string()))?;
-    let intent = Intent { text: definition.text.clone(), arguments, examples, compiled: None };
+    let outcome = definition.outcome.as_ref().map(|outcome| outcome_of(name, outcome)).transpose()?;
+    let intent = Intent { text: definition.text.clone(), arguments, examples, compiled: None, outcome };
     // The names have to be such that a method can have.
     method(name, &format!("{} = ( nil )", header(name, &intent.arguments)))?;
     Ok(Slot { name: name.to_owned(), kind: SlotKind::Intent(Box::new(intent)) })
+}
+
+/// An outcome as it is stored: its fields become slots.
+fn outcome_of(name: &str, outcome: &OutcomeDefinition) -> Result<String, UniverseError> {
+    let bad = |reason: String| UniverseError::BadSlot { slot: name.to_owned(), reason };
+    if let Some(flaw) = outcome.answers.flaw() {
+        return Err(bad(format!("the shape of its answers: {flaw}")));
+    }
+    let is_name = |field: &&String| check_method(&format!("{field} = ( nil )")).is_ok_and(|m| m.selector == **field);
+    if let Some(field) = outcome.answers.fields.keys().find(|field| !is_name(field)) {
+        return Err(bad(format!("the shape of its answers: {field:?} is no name of a slot")));
+    }
+    serde_json::to_string(outcome).map_err(|e| UniverseError::Internal(e.to_string()))
 }
 
 fn method(name: &str, source: &str) -> Result<Slot, UniverseError> {

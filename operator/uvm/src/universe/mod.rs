@@ -43,7 +43,7 @@ pub use posts::{Envelope, Waiting, now};
 pub use retention::{Age, Retention};
 pub use shards::Filled;
 pub use sweep::Swept;
-pub use turns::{Delivery, MAX_REPLY, Message, Unanswered, Work};
+pub use turns::{Delivery, MAX_REPLY, Message, Outcome, Unanswered, Work};
 pub use version::{BatosVersion, UNIVERSE_FORMAT, admit_row};
 pub use view::{Ended, View};
 
