@@ -119,7 +119,8 @@ impl Ingress {
             | Command::History(_)
             | Command::Export(_)
             | Command::Proposals(_)
-            | Command::Why { .. } => {
+            | Command::Why { .. }
+            | Command::Replay { .. } => {
                 let reply = Reply::Ok(self.read(command, &subject.object).await?);
                 let bytes =
                     encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()))?;
@@ -176,6 +177,14 @@ impl Ingress {
                 to_value(&self.mind.proposals(after.as_ref()).await.map_err(fail)?)
             }
             Command::Why { slot } => to_value(&self.mind.why(resolve().await?, &slot).await.map_err(fail)?),
+            Command::Replay { selector } => {
+                let bad = |_| ErrorReply::new(ErrorKind::BadRequest, format!("{object:?} is no id of a becoming"));
+                let becoming = match selector {
+                    Some(selector) => self.mind.becoming_of(resolve().await?, &selector).await.map_err(fail)?,
+                    None => object.parse().map_err(bad)?,
+                };
+                to_value(&self.mind.replay(becoming).await.map_err(fail)?)
+            }
             Command::Export(wanted) => to_value(&self.export(wanted).await?),
             Command::GetFullState(wanted) => {
                 return self.universe.full_state(resolve().await?, &wanted).await.map_err(fail);
@@ -382,5 +391,6 @@ fn verb_of(command: &Command) -> (&'static str, AccessClass) {
         Command::Proposals(_) => ("proposals", AccessClass::Adm),
         Command::Approve(_) => ("approve", AccessClass::Adm),
         Command::Why { .. } => ("why", AccessClass::Adm),
+        Command::Replay { .. } => ("replay", AccessClass::Adm),
     }
 }

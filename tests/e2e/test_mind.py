@@ -136,6 +136,12 @@ def test_a_person_approves_what_is_risky(universe, bus, model):
     why = command("why", "account", "withdraw:")
     assert RISKY in why and "admitted by 2 examples" in why and "seen" in why
     assert "nothing waits" in command("proposals")
+    replayed = json.loads(command("replay", "account", "withdraw:", "-o", "json"))
+    assert replayed["step"] == "swapped" and replayed["becoming"] in why
+    [trial] = replayed["trials"]
+    assert RISKY in trial["answer"] and trial["again"] == trial["verdict"]
+    assert "the same again" in command("replay", replayed["becoming"])
+    assert "becoming" in command("replay", "0" * 32, fails=True)
     assert "approved" in command("deny", proposal, *key, fails=True)
     assert "no proposal" in command("approve", "0" * 32, *key, fails=True)
     command("undo", "account", "withdraw:")

@@ -41,6 +41,12 @@ pub enum Command {
     Approve(Decision),
     /// Answers where a slot's content came from.
     Why { slot: String },
+    /// Judges the answers of a becoming again, against the graph as it was (`adm` only). The subject's object is the
+    /// becoming's id, or with a `selector` the object that lacked it.
+    Replay {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        selector: Option<String>,
+    },
 }
 
 /// `send`: selector and arguments.

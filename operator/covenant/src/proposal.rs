@@ -150,6 +150,44 @@ pub struct RefusedDraft {
     pub reason: String,
 }
 
+/// Answer to `replay`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Replay {
+    pub becoming: String,
+    pub selector: String,
+    /// How far the becoming came.
+    pub step: String,
+    /// Every answer that the Crucible judged, in its order.
+    pub trials: Vec<ReplayedTrial>,
+    /// Answers that were too long to be kept with the others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplayedTrial {
+    /// As the mind gave it.
+    pub answer: String,
+    pub verdict: String,
+    /// The verdict now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<String>,
+    /// What it was judged on that is no longer kept: it cannot be judged again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
+}
+
+impl ReplayedTrial {
+    /// Whether it was judged again, to another verdict.
+    pub fn differs(&self) -> bool {
+        self.again.as_ref().is_some_and(|again| *again != self.verdict)
+    }
+}
+
 /// Answer to `why`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Why {

@@ -11,7 +11,7 @@ use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View};
 use tokio::sync::Mutex;
 
 use crate::{
-    Autonomy, Case, Change, ClientError, Codex, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict,
+    Autonomy, Change, ClientError, Codex, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict,
     journal::{load, open_jobs, record},
     prompt::{Failure, Material, is_selector},
 };
@@ -212,11 +212,14 @@ impl Mind {
     async fn judge(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let context = self.context(&job).await?;
         let answers = std::mem::take(&mut job.answers);
+        job.holder = Some(context.holder_id);
         let asked = job.clone();
-        let case = context.case(View::new(&self.universe), &asked);
+        let case = asked.case(View::new(&self.universe), (context.holder_id, &context.holder), &context.examples);
         let mut best: Option<(usize, Failure)> = None;
         for answer in answers {
-            match case.judge(&answer).await? {
+            let (verdict, base) = case.judged(&answer).await?;
+            job.tried(&answer, &verdict, base);
+            match verdict {
                 Verdict::Admitted { source, effects, touched } => {
                     job.codex = self.policy.codex.digest();
                     let change = Change { objects: &context.names(), source: &source, touched: &touched };
@@ -269,18 +272,7 @@ impl Mind {
         };
         let receiver = view.object(job.receiver).await?;
         let (_, receiver) = receiver.ok_or_else(|| gone(job.receiver))?;
-        let definition: PrototypeDefinition = match &holder.manifest {
-            Some(manifest) => serde_json::from_str(&manifest.definition)
-                .map_err(|e| UniverseError::Internal(format!("manifest of {holder_id}: {e}")))?,
-            None => PrototypeDefinition::default(),
-        };
-        let examples = definition.examples.into_iter().filter(|example| example.send.selector == job.selector);
-        let mut examples: Vec<Example> = examples.collect();
-        if let Some(SlotKind::Intent(intent)) = holder.slot(&job.selector).map(|slot| &slot.kind) {
-            let told: Vec<Example> = serde_json::from_str(&intent.examples)
-                .map_err(|e| UniverseError::Internal(format!("intent {:?} of {holder_id}: {e}", job.selector)))?;
-            examples.extend(told);
-        }
+        let examples = examples(holder_id, &holder, &job.selector)?;
         let mut inherited = BTreeSet::new();
         let (mut seen, mut next) = (vec![job.receiver], vec![receiver.clone()]);
         while let Some(record) = next.pop() {
@@ -327,19 +319,6 @@ struct Context {
 }
 
 impl Context {
-    fn case<'a>(&'a self, view: View<'a>, job: &'a Job) -> Case<'a> {
-        Case {
-            view,
-            receiver: job.receiver,
-            holder: (self.holder_id, &self.holder),
-            intent: job.intent.is_some(),
-            selector: &job.selector,
-            examples: &self.examples,
-            began: job.began,
-            seed: *blake3::hash(format!("crucible {} {}", job.id, job.began).as_bytes()).as_bytes(),
-        }
-    }
-
     /// What the receiver and the holder are called.
     fn names(&self) -> Vec<&str> {
         [&self.receiver, &self.holder].into_iter().filter_map(|record| record.name.as_deref()).collect()
@@ -358,6 +337,23 @@ impl Context {
         };
         Prompt::new(forge, &material)
     }
+}
+
+/// What people wrote of a selector, in the holder's manifest and in its intent.
+pub(crate) fn examples(id: ObjectId, holder: &Record, selector: &str) -> Result<Vec<Example>, UniverseError> {
+    let definition: PrototypeDefinition = match &holder.manifest {
+        Some(manifest) => serde_json::from_str(&manifest.definition)
+            .map_err(|e| UniverseError::Internal(format!("manifest of {id}: {e}")))?,
+        None => PrototypeDefinition::default(),
+    };
+    let mut examples = definition.examples;
+    examples.retain(|example| example.send.selector == selector);
+    if let Some(SlotKind::Intent(intent)) = holder.slot(selector).map(|slot| &slot.kind) {
+        let told: Vec<Example> = serde_json::from_str(&intent.examples)
+            .map_err(|e| UniverseError::Internal(format!("intent {selector:?} of {id}: {e}")))?;
+        examples.extend(told);
+    }
+    Ok(examples)
 }
 
 /// A round of drafts failed: there may be another.

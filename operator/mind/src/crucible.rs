@@ -1,9 +1,12 @@
 //! The Crucible judges a draft by running it in turns that are thrown away.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+};
 
 use batos_covenant::{ErrorKind, ErrorReply, Example, Wire};
-use batos_graph::{ObjectId, Payload, Record, Slot, SlotKind, Value};
+use batos_graph::{ObjectId, Payload, Record, Rev, Slot, SlotKind, Value};
 use batos_uvm::{
     syntax::{parse_method, sends},
     universe::{Authority, Ended, MAX_REPLY, UniverseError, View, with_method},
@@ -14,6 +17,9 @@ use crate::extract;
 
 /// Objects that the search for an inherited slot visits.
 const MAX_CHAIN: usize = 64;
+
+/// Revisions of the objects that a verdict rests on; those of the image are left out.
+pub type Base = BTreeMap<ObjectId, Rev>;
 
 /// What the Crucible found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +34,18 @@ pub enum Verdict {
     },
     /// After so many examples that held; the reason is for people and for the mind.
     Refused { held: usize, reason: String },
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { held, reason } => write!(f, "refused after {held} examples that held: {reason}"),
+            Self::Admitted { source, effects, .. } => {
+                write!(f, "admitted: {source}")?;
+                effects.iter().try_for_each(|effect| write!(f, "\n{effect}"))
+            }
+        }
+    }
 }
 
 /// What a draft is judged by.
@@ -58,12 +76,27 @@ pub struct Trace {
     pub effects: BTreeSet<String>,
     /// Names of other objects that it changed.
     pub touched: BTreeSet<String>,
+    pub base: Base,
 }
 
 impl Case<'_> {
     /// Judges what a model wrote. The draft must compile to just the wanted method and do what every example says, within
     /// the limits of a turn.
     pub async fn judge(&self, answer: &str) -> Result<Verdict, UniverseError> {
+        self.judged(answer).await.map(|(verdict, _)| verdict)
+    }
+
+    /// As `judge`, with what the verdict rests on.
+    pub async fn judged(&self, answer: &str) -> Result<(Verdict, Base), UniverseError> {
+        let mut base = Base::new();
+        for id in [self.receiver, self.holder.0] {
+            base.extend(self.view.object(id).await?.map(|(rev, _)| (id, rev)));
+        }
+        let verdict = self.verdict(answer, &mut base).await?;
+        Ok((verdict, base))
+    }
+
+    async fn verdict(&self, answer: &str, base: &mut Base) -> Result<Verdict, UniverseError> {
         let refused = |held, reason| Ok(Verdict::Refused { held, reason });
         let source = match extract::method(answer, self.selector) {
             Ok(source) => source,
@@ -75,7 +108,7 @@ impl Case<'_> {
         }
         let (mut effects, mut touched) = self.neighbours(&source).await?;
         for (number, example) in self.examples.iter().enumerate() {
-            match self.run(&source, example, number).await? {
+            match self.run(&source, example, number, base).await? {
                 Ok(trace) => {
                     effects.extend(trace.effects);
                     touched.extend(trace.touched);
@@ -94,11 +127,13 @@ impl Case<'_> {
         source: &str,
         example: &Example,
         number: usize,
+        base: &mut Base,
     ) -> Result<Result<Trace, String>, UniverseError> {
         let trace = match self.trace(source, example, number).await? {
             Ok(trace) => trace,
             Err(reason) => return Ok(Err(reason)),
         };
+        base.extend(&trace.base);
         let answer = match &trace.answer {
             Ok(answer) => answer,
             Err(error) => {
@@ -152,15 +187,14 @@ impl Case<'_> {
             Ok(turn) => turn.starting_at(self.began),
             Err(error) => return Ok(Err(error.to_string())),
         };
+        let ended = view.end(&mut turn, Authority::Sender, self.receiver).await?;
+        let read = turn.reads().objects.into_iter().filter(|(id, _)| !id.is_well_known());
+        let base: Base = read.filter_map(|(id, rev)| Some((id, rev?))).collect();
         let failed = |error: ErrorReply| {
-            Ok(Ok(Trace {
-                answer: Err(error),
-                leaves: data(&given),
-                effects: BTreeSet::new(),
-                touched: BTreeSet::new(),
-            }))
+            let (leaves, base) = (data(&given), base.clone());
+            Ok(Ok(Trace { answer: Err(error), leaves, effects: BTreeSet::new(), touched: BTreeSet::new(), base }))
         };
-        let effects = match view.end(&mut turn, Authority::Sender, self.receiver).await? {
+        let effects = match ended {
             Ended::Done(effects) => effects,
             Ended::NotUnderstood(missing) => {
                 let why = match missing.question {
@@ -195,7 +229,7 @@ impl Case<'_> {
             seen.insert("it stops timers".to_owned());
         }
         let after = effects.writes.iter().find(|write| write.id == self.receiver).map_or(&given, |write| &write.record);
-        Ok(Ok(Trace { answer: Ok(effects.answer), leaves: data(after), effects: seen, touched }))
+        Ok(Ok(Trace { answer: Ok(effects.answer), leaves: data(after), effects: seen, touched, base }))
     }
 
     /// Objects beside the receiver that the source has a name for, whether or not an example led there. Collections that
