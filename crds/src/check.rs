@@ -130,6 +130,26 @@ pub(crate) fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, 
     deserializer.deserialize_string(AgeVisitor { or_forever: true })
 }
 
+/// Reads a length of time, or nothing.
+pub(crate) fn optional_age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    age(deserializer).map(Some)
+}
+
+/// Seconds of a length of time; `forever` is some centuries.
+pub(crate) fn seconds(age: &str) -> Option<u64> {
+    if age == "forever" {
+        return Some(10_000_000_000);
+    }
+    let unit = match age.bytes().last()? {
+        b's' => 1,
+        b'm' => 60,
+        b'h' => 3600,
+        b'd' => 86_400,
+        _ => return None,
+    };
+    age.get(..age.len() - 1)?.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 /// Reads a length of time that ends: `90s`, `15m`, `12h`, `30d`.
 pub(crate) fn period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     deserializer.deserialize_string(AgeVisitor { or_forever: false }).map(Some)

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use batos_covenant::{
-    Example, IntentDefinition, IntentExample, PrototypeDefinition, SendCommand, SlotDefinition, Wire,
+    Example, IntentDefinition, IntentExample, OutcomeDefinition, PrototypeDefinition, SendCommand, Shape, ShapeType,
+    SlotDefinition, Wire,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -112,6 +113,10 @@ pub struct SlotSpec {
 /// Behaviour in words, and examples of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": "(has(self.mode) && self.mode == 'outcome') == has(self.answers)", "message": "mode outcome and answers belong together" },
+    { "rule": "has(self.answers) || !has(self.cache)", "message": "cache is for mode outcome" },
+]))]
 pub struct IntentSpec {
     /// What it does, for the model that makes it.
     #[schemars(length(min = 1, max = 4096))]
@@ -124,6 +129,108 @@ pub struct IntentSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub examples: Vec<IntentExampleSpec>,
+    #[serde(default, skip_serializing_if = "IntentMode::is_method")]
+    pub mode: IntentMode,
+    /// What an outcome looks like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<ShapeSpec>,
+    /// How long the same question gets the same outcome: 90s, 15m, 12h, 30d; absent, it is asked each time. Never longer
+    /// than the universe keeps replies.
+    #[serde(default, deserialize_with = "check::optional_age", skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = schema::AGE))]
+    pub cache: Option<String>,
+}
+
+/// What becomes of an intent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IntentMode {
+    /// A method is made when it is first sent.
+    #[default]
+    Method,
+    /// A model is asked each time, and answers with a value: for judgement, not for code. It is told the arguments and the
+    /// receiver's own data slots, those that begin with an underscore left out.
+    Outcome,
+}
+
+impl IntentMode {
+    fn is_method(&self) -> bool {
+        *self == Self::Method
+    }
+}
+
+/// A value's type and bounds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShapeSpec {
+    #[serde(rename = "type")]
+    pub kind: ShapeKind,
+    /// The values that it may be; any when absent.
+    #[serde(default, rename = "enum", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::arguments")]
+    pub allowed: Vec<Wire>,
+    /// Of a number its least value, of a string its least length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// Of a record, by name; the record comes as an object with a slot for each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub fields: BTreeMap<String, FieldSpec>,
+}
+
+/// A field of a record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FieldSpec {
+    #[serde(rename = "type")]
+    pub kind: ShapeKind,
+    /// The values that it may be; any when absent.
+    #[serde(default, rename = "enum", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::arguments")]
+    pub allowed: Vec<Wire>,
+    /// Of a number its least value, of a string its least length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+}
+
+/// A record is none within a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ShapeKind {
+    Boolean,
+    Integer,
+    Number,
+    String,
+    Record,
+}
+
+impl ShapeSpec {
+    fn shape(&self) -> Shape {
+        let Self { kind, allowed, min, max, fields } = self;
+        let field = |(name, field): (&String, &FieldSpec)| {
+            let FieldSpec { kind, allowed, min, max } = field;
+            let (allowed, fields) = (allowed.clone(), BTreeMap::new());
+            (name.clone(), Shape { kind: kind.shape(), allowed, min: *min, max: *max, fields })
+        };
+        let fields = fields.iter().map(field).collect();
+        Shape { kind: kind.shape(), allowed: allowed.clone(), min: *min, max: *max, fields }
+    }
+}
+
+impl ShapeKind {
+    fn shape(self) -> ShapeType {
+        match self {
+            Self::Boolean => ShapeType::Boolean,
+            Self::Integer => ShapeType::Integer,
+            Self::Number => ShapeType::Number,
+            Self::String => ShapeType::String,
+            Self::Record => ShapeType::Record,
+        }
+    }
 }
 
 /// With these slots, the message with these arguments is answered so and leaves these slots.
@@ -188,7 +295,10 @@ impl Check for SlotSpec {
         match given.iter().filter(|given| **given).count() {
             0 => Err(format!("slot {:?} has neither value nor method nor intent: give one", self.name)),
             1 if self.constant && self.value.is_none() => Err(format!("slot {:?}: a method is no constant", self.name)),
-            1 => Ok(()),
+            1 => match self.intent.as_ref().and_then(IntentSpec::flaw) {
+                Some(flaw) => Err(format!("intent {:?}: {flaw}", self.name)),
+                None => Ok(()),
+            },
             _ => Err(format!("slot {:?} has more than one of value, method and intent: give one", self.name)),
         }
     }
@@ -210,6 +320,20 @@ impl IntentSpec {
             text: self.text.clone(),
             arguments: self.arguments.clone(),
             examples: self.examples.iter().map(example).collect(),
+            outcome: self.answers.as_ref().filter(|_| self.mode == IntentMode::Outcome).map(|answers| {
+                let cache_seconds = self.cache.as_deref().and_then(check::seconds);
+                OutcomeDefinition { answers: answers.shape(), cache_seconds }
+            }),
+        }
+    }
+
+    /// What is wrong between its fields.
+    fn flaw(&self) -> Option<String> {
+        match (self.mode, &self.answers) {
+            (IntentMode::Outcome, None) => Some("an outcome needs answers, which say its type".to_owned()),
+            (IntentMode::Outcome, Some(answers)) => answers.shape().flaw(),
+            (IntentMode::Method, None) if self.cache.is_none() => None,
+            (IntentMode::Method, _) => Some("answers and cache are for mode outcome".to_owned()),
         }
     }
 }

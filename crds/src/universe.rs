@@ -202,6 +202,9 @@ pub struct MindSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 64, max = 64), regex(pattern = "^[0-9a-f]+$")))]
     pub approvers: Vec<String>,
+    /// Laws that hold for all that is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codex: Option<CodexSpec>,
     /// A server that speaks OpenAI's protocol: what `/chat/completions` follows, as in http://vllm:8000/v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = "^https?://[^@?#\\s]+$"))]
@@ -238,6 +241,71 @@ pub struct SecretKeySpec {
     pub name: String,
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
+}
+
+/// A change that breaks a rule is refused, and nothing more is made until an approver has answered.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CodexSpec {
+    /// In words, for the model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 1024)))]
+    pub principles: Vec<String>,
+    #[serde(default, deserialize_with = "check::checked", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub rules: Vec<CodexRuleSpec>,
+}
+
+/// A rule about made methods; each thing that it forbids breaks it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CodexRuleSpec {
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// For people who have to decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub why: Option<String>,
+    /// Names of the prototypes that it is about; all when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    pub objects: Vec<String>,
+    /// No method is made for these objects. Whoever wants one is refused; this halts nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forbid_making: bool,
+    /// Selectors that a method must not send.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
+    pub forbid_sends: Vec<String>,
+    /// Names of objects that a method must neither name nor change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
+    pub forbid_reaching: Vec<String>,
+    /// Longest source of a method, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16384))]
+    pub max_bytes: Option<u32>,
+}
+
+impl Check for CodexRuleSpec {
+    fn check(&self) -> Result<(), String> {
+        let bad = |what: &str| Err(format!("rule {:?} of the codex {what}", self.name));
+        let forbids = self.forbid_making || self.max_bytes.is_some();
+        if !forbids && self.forbid_sends.is_empty() && self.forbid_reaching.is_empty() {
+            return bad("forbids nothing: give forbidMaking, forbidSends, forbidReaching or maxBytes");
+        }
+        match self.max_bytes {
+            Some(n) if !(1..=16384).contains(&n) => bad("has maxBytes that are not from 1 to 16384"),
+            _ => Ok(()),
+        }
+    }
+
+    fn key(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Check for MindSpec {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use batos_covenant::{
-    AccessClass, Command, Decision, ListCommand, OkReply, Proposal, ProposalPage, ProposalState, Why as Origin,
+    AccessClass, Command, Decision, ListCommand, OkReply, Proposal, ProposalPage, ProposalState, Replay as Replayed,
+    Why as Origin,
 };
 use batos_uvm::universe::now;
 use clap::Args;
@@ -69,6 +70,19 @@ pub struct Why {
     pub talk: Talk,
 }
 
+#[derive(Args)]
+#[command(after_help = "Examples:
+  batos replay 5d41402abc4b2a76b9719d911017c592
+  batos replay account withdraw: -o json")]
+pub struct Replay {
+    /// Id of the becoming, as `batos why` shows it; or name or id of the object that lacked the method
+    becoming: String,
+    /// With an object: the method's selector
+    selector: Option<String>,
+    #[command(flatten)]
+    talk: Talk,
+}
+
 async fn all(talk: &Talk) -> Result<Vec<Proposal>, Error> {
     let (mut proposals, mut after) = (Vec::new(), None);
     loop {
@@ -103,6 +117,12 @@ fn show(proposal: &Proposal) {
         serde_json::to_value(state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
     println!("{}  {}", style::title(id), style::aside(format!("{state}, drafted by {mind}")));
     println!("  {} of {}", selector, name.as_deref().unwrap_or(object));
+    if let Some(conflict) = &proposal.conflict {
+        println!("  it breaks {conflict}");
+        if proposal.state == ProposalState::Pending {
+            println!("  the universe makes nothing by itself until it is approved or denied");
+        }
+    }
     risks.iter().for_each(|risk| println!("  because {risk}"));
     for line in replaces.iter().flat_map(|source| source.lines()) {
         println!("  - {line}");
@@ -170,15 +190,49 @@ impl Why {
             "made by {} in {} calls, {} + {} tokens",
             made.mind, made.model_calls, made.prompt_tokens, made.completion_tokens
         );
+        println!("becoming {}: batos replay judges it again", made.becoming);
         println!("prompt {} with toolForge at revision {} (-o json shows it)", made.request, made.forge_rev);
         println!("admitted by {} examples", made.examples);
         for refused in &made.refused {
             println!("refused before: {}\n  {}", refused.reason, refused.draft.trim().replace('\n', "\n  "));
         }
+        if !made.codex.is_empty() {
+            println!("held against the Codex {}", made.codex);
+        }
+        made.conflict.iter().for_each(|conflict| println!("against {conflict}"));
         made.risks.iter().for_each(|risk| println!("risk: {risk}"));
         if let Some(decision) = &made.decision {
             println!("approved with key {}: {}", decision.key, decision.reason);
         }
         Ok(())
+    }
+}
+
+impl Replay {
+    pub async fn run(self) -> Result<(), Error> {
+        let command = Command::Replay { selector: self.selector };
+        let replayed: Replayed = self.talk.page(AccessClass::Adm, &self.becoming, "replay", &command).await?;
+        if !self.talk.structured(&replayed)? {
+            println!("{}  {}", style::title(&replayed.becoming), style::aside(&replayed.step));
+            for (number, trial) in replayed.trials.iter().enumerate() {
+                println!("{}. {}", number + 1, trial.answer.trim().replace('\n', "\n   "));
+                println!("   {}", trial.verdict.replace('\n', "\n   "));
+                match (&trial.again, &trial.lost) {
+                    (Some(again), _) if trial.differs() => println!("   now {}", again.replace('\n', "\n   ")),
+                    (Some(_), _) => println!("   the same again"),
+                    (None, lost) => println!("   no longer kept: {}", lost.as_deref().unwrap_or("what it rests on")),
+                }
+            }
+            if replayed.left_out > 0 {
+                println!("{} more answers were not kept", replayed.left_out);
+            }
+            if replayed.trials.is_empty() {
+                println!("no answer was judged");
+            }
+        }
+        match replayed.trials.iter().filter(|trial| trial.differs()).count() {
+            0 => Ok(()),
+            differing => Err(format!("{differing} of {} verdicts are other ones now", replayed.trials.len()).into()),
+        }
     }
 }

@@ -58,6 +58,8 @@ enum Command {
     Deny(approval::Deny),
     /// Shows where a method came from: the message or the mind, its prompt, drafts and verdicts
     Why(approval::Why),
+    /// Judges the answers of a becoming again, on the objects as they were; fails when a verdict is another one
+    Replay(approval::Replay),
     /// Prints events as they come
     Watch(client::Watch),
     /// Writes the universe's image, of one moment, into a file while it runs
@@ -194,6 +196,7 @@ impl Cli {
             Command::Approve(approve) => approve.run().await,
             Command::Deny(deny) => deny.run().await,
             Command::Why(why) => why.run().await,
+            Command::Replay(replay) => replay.run().await,
             Command::Watch(watch) => watch.run().await,
             Command::Export(export) => export.run().await,
             Command::Import(import) => import.run().await,

@@ -12,14 +12,20 @@ use batos_covenant::{
     SendCommand, Subject, Wire, decode, encode,
 };
 use batos_graph::{ObjectId, Snapshot};
-use batos_mind::{ApprovalError, BecomingError, Mind, Outcome};
-use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, UniverseError, Waiting, Work};
+use batos_mind::{ApprovalError, BecomingError, Mind, MindError, Outcome as Ended, Said};
+use batos_uvm::{
+    universe::{Authority, Delivery, Message, Outcome, Unanswered, Universe, UniverseError, Waiting, Work},
+    vm::Question,
+};
 use serde::Serialize;
 
 use crate::metrics::Metrics;
 
 /// How long a sender waits for a becoming before it is told to ask again.
 const BECOMING_WAIT: Duration = Duration::from_secs(8);
+
+/// Questions that one message may ask models.
+const MAX_OUTCOMES: usize = 8;
 
 /// From bytes to a turn and back.
 pub struct Ingress {
@@ -113,7 +119,8 @@ impl Ingress {
             | Command::History(_)
             | Command::Export(_)
             | Command::Proposals(_)
-            | Command::Why { .. } => {
+            | Command::Why { .. }
+            | Command::Replay { .. } => {
                 let reply = Reply::Ok(self.read(command, &subject.object).await?);
                 let bytes =
                     encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()))?;
@@ -170,6 +177,14 @@ impl Ingress {
                 to_value(&self.mind.proposals(after.as_ref()).await.map_err(fail)?)
             }
             Command::Why { slot } => to_value(&self.mind.why(resolve().await?, &slot).await.map_err(fail)?),
+            Command::Replay { selector } => {
+                let bad = |_| ErrorReply::new(ErrorKind::BadRequest, format!("{object:?} is no id of a becoming"));
+                let becoming = match selector {
+                    Some(selector) => self.mind.becoming_of(resolve().await?, &selector).await.map_err(fail)?,
+                    None => object.parse().map_err(bad)?,
+                };
+                to_value(&self.mind.replay(becoming).await.map_err(fail)?)
+            }
             Command::Export(wanted) => to_value(&self.export(wanted).await?),
             Command::GetFullState(wanted) => {
                 return self.universe.full_state(resolve().await?, &wanted).await.map_err(fail);
@@ -208,24 +223,73 @@ impl Ingress {
         self.deliver(message).await.map(|_| ())
     }
 
-    /// Delivers; when nobody understands, makes the method and delivers once more.
+    /// Delivers; when nobody understands, makes the method, when a model has to say something, asks it, and delivers again.
     async fn deliver(&self, mut message: Message) -> Result<Vec<u8>, ErrorReply> {
-        let missing = match self.universe.deliver(&message).await {
-            Ok(Delivery::Replied(reply)) => return Ok(reply),
-            Ok(Delivery::NotUnderstood(missing)) => missing,
-            Err(error) => return Err(error.to_reply()),
-        };
-        let made = match self.make(&missing).await {
-            Ok(made) => made,
-            Err(error) => return Err(self.with_similar(&missing, error).await),
-        };
-        if let Work::Send { made: told, .. } | Work::Eval { made: told, .. } = &mut message.work {
-            *told = Some(made);
+        let (mut outcomes, mut has_made) = (Vec::new(), false);
+        loop {
+            let missing = match self.universe.deliver_with(&message, &outcomes).await {
+                Ok(Delivery::Replied(reply)) => return Ok(reply),
+                Ok(Delivery::NotUnderstood(missing)) => missing,
+                Err(error) => return Err(error.to_reply()),
+            };
+            if let Some(question) = missing.question.clone() {
+                if outcomes.len() == MAX_OUTCOMES {
+                    let text = format!(
+                        "a message may ask models {MAX_OUTCOMES} questions, {:?} is one more",
+                        missing.selector
+                    );
+                    return Err(ErrorReply::new(ErrorKind::LimitExceeded, text));
+                }
+                outcomes.push(self.outcome(&message, &missing, *question).await?);
+                continue;
+            }
+            if has_made {
+                return Err(not_understood(&missing, "even after one method was made"));
+            }
+            let made = match self.make(&missing).await {
+                Ok(made) => made,
+                Err(error) => return Err(self.with_similar(&missing, error).await),
+            };
+            has_made = true;
+            if let Work::Send { made: told, .. } | Work::Eval { made: told, .. } = &mut message.work {
+                *told = Some(made);
+            }
         }
-        match self.universe.deliver(&message).await {
-            Ok(Delivery::Replied(reply)) => Ok(reply),
-            Ok(Delivery::NotUnderstood(again)) => Err(not_understood(&again, "even after one method was made")),
-            Err(error) => Err(error.to_reply()),
+    }
+
+    /// Has a model say what an intent comes to.
+    async fn outcome(
+        &self,
+        message: &Message,
+        missing: &Unanswered,
+        question: Question,
+    ) -> Result<Outcome, ErrorReply> {
+        let scope = match (&message.id, &message.work) {
+            (Some(id), _) => Some([message.sender.as_bytes(), &[0], id.as_bytes(), &message.object.0].concat()),
+            (None, Work::Post { waiting }) => Some([waiting.key.0.as_slice(), &waiting.rev.to_be_bytes()].concat()),
+            (None, _) => None,
+        };
+        let (mind, asked) = (self.mind.clone(), missing.clone());
+        // Its own task: what a model says is kept when the sender has given up, for when it asks again.
+        let asking = tokio::spawn(async move { mind.outcome(&asked, &question, scope.as_deref()).await });
+        let selector = &missing.selector;
+        match tokio::time::timeout(BECOMING_WAIT, asking).await {
+            Err(_) => {
+                let text = format!("a model is thinking about {selector:?}; ask again with the same id");
+                Err(ErrorReply::new(ErrorKind::Unavailable, text))
+            }
+            Ok(Ok(Ok(Said::Answer(outcome)))) => Ok(outcome),
+            Ok(Ok(Ok(Said::Refused(reason)))) => Err(ErrorReply::new(
+                ErrorKind::Refused,
+                format!("a model was asked about {selector:?}, and no answer has the declared shape: {reason}"),
+            )),
+            Ok(Ok(Err(BecomingError::Mind(error)))) if error.is_passing() => Err(ErrorReply::new(
+                ErrorKind::Unavailable,
+                format!("a model cannot be asked about {selector:?} now, ask again with the same id: {error}"),
+            )),
+            Ok(Ok(Err(BecomingError::Mind(error)))) => Err(not_understood(missing, &error.to_string())),
+            Ok(Ok(Err(BecomingError::Universe(error)))) => Err(error.to_reply()),
+            Ok(Err(error)) => Err(ErrorReply::new(ErrorKind::Internal, format!("outcome: {error}"))),
         }
     }
 
@@ -249,12 +313,12 @@ impl Ingress {
             return Err(ErrorReply::new(ErrorKind::Unavailable, message));
         };
         match ended {
-            Ok(Ok(Outcome::Made(made))) => Ok(made),
-            Ok(Ok(Outcome::Refused(reason))) => Err(ErrorReply::new(
+            Ok(Ok(Ended::Made(made))) => Ok(made),
+            Ok(Ok(Ended::Refused(reason))) => Err(ErrorReply::new(
                 ErrorKind::Refused,
                 format!("nobody understands {:?}, and the draft was refused: {reason}", missing.selector),
             )),
-            Ok(Ok(Outcome::Proposed(proposal))) => Err(ErrorReply::new(
+            Ok(Ok(Ended::Proposed(proposal))) => Err(ErrorReply::new(
                 ErrorKind::NeedsApproval,
                 format!(
                     "a method for {:?} was made and waits for a person, because {}: batos approve {}",
@@ -266,6 +330,10 @@ impl Ingress {
             Ok(Err(BecomingError::Mind(error))) if error.is_passing() => Err(ErrorReply::new(
                 ErrorKind::Unavailable,
                 format!("a method for {:?} cannot be made now, ask again with the same id: {error}", missing.selector),
+            )),
+            Ok(Err(BecomingError::Mind(error @ MindError::Halted(_)))) => Err(ErrorReply::new(
+                ErrorKind::NeedsApproval,
+                format!("nobody understands {:?}: {error}", missing.selector),
             )),
             Ok(Err(BecomingError::Mind(error))) => Err(not_understood(missing, &error.to_string())),
             Ok(Err(BecomingError::Universe(error))) => Err(error.to_reply()),
@@ -323,5 +391,6 @@ fn verb_of(command: &Command) -> (&'static str, AccessClass) {
         Command::Proposals(_) => ("proposals", AccessClass::Adm),
         Command::Approve(_) => ("approve", AccessClass::Adm),
         Command::Why { .. } => ("why", AccessClass::Adm),
+        Command::Replay { .. } => ("replay", AccessClass::Adm),
     }
 }

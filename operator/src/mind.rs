@@ -2,8 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use batos_crds::MindSpec;
-use batos_mind::{ApiKey, Approver, Autonomy, Client, Drafter, Either, Endpoint, Policy, Recorder, Recordings};
+use batos_crds::{CodexRuleSpec, CodexSpec, MindSpec};
+use batos_mind::{
+    ApiKey, Approver, Autonomy, Client, Codex, Drafter, Either, Endpoint, Policy, Recorder, Recordings, Rule,
+};
 
 use crate::cli::Error;
 
@@ -39,11 +41,25 @@ pub fn policy(spec: Option<&MindSpec>, approvers: &[Approver]) -> Result<Policy,
     if let Some(hours) = spec.approval_hours {
         policy.patience = Duration::from_secs(u64::from(hours) * 3600);
     }
+    policy.codex = spec.codex.as_ref().map(codex).unwrap_or_default();
     for key in &spec.approvers {
         let bad = || format!("spec.mind.approvers: {key:?} is no Ed25519 public key in hexadecimal");
         policy.approvers.push(batos_mind::approver(key).ok_or_else(bad)?);
     }
     Ok(policy)
+}
+
+fn codex(spec: &CodexSpec) -> Codex {
+    let rule = |rule: &CodexRuleSpec| Rule {
+        name: rule.name.clone(),
+        why: rule.why.clone().unwrap_or_default(),
+        objects: rule.objects.clone(),
+        forbid_making: rule.forbid_making,
+        forbid_sends: rule.forbid_sends.clone(),
+        forbid_reaching: rule.forbid_reaching.clone(),
+        max_bytes: rule.max_bytes.map(|bytes| bytes as usize),
+    };
+    Codex { principles: spec.principles.clone(), rules: spec.rules.iter().map(rule).collect() }
 }
 
 fn endpoint(mind: &MindSpec) -> Result<Option<Endpoint>, Error> {

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from bus import Failed, wait_until
+from bus import Failed, pack, wait_until
 from universe import batos
 
 FAKE = os.environ.get("BATOS_FAKE_VLLM")
@@ -104,15 +104,21 @@ def test_the_architect_rewrites_the_prompt(universe, bus, model):
 RISKY = "withdraw: n = ( self setSlot: #last value: n. balance: balance - n. ^balance )"
 
 
-def test_a_person_approves_what_is_risky(universe, bus, model):
-    """The whole way on the command line: proposed, shown, approved with the Architect's key, explained, undone."""
+def architect(universe):
+    """Runs commands as the Architect, and the arguments that name the signing key."""
 
     def command(*arguments, fails=False):
         ended = batos(*arguments, "--universe", universe.name, "--nats", universe.architect, cwd=universe.data.parent)
         assert (ended.returncode != 0) == fails, ended
         return ended.stderr if fails else ended.stdout
 
-    key = ["--key", str(universe.data / "architect.key")]
+    return command, ["--key", str(universe.data / "architect.key")]
+
+
+def test_a_person_approves_what_is_risky(universe, bus, model):
+    """The whole way on the command line: proposed, shown, approved with the Architect's key, explained, undone."""
+
+    command, key = architect(universe)
     bus.send("account", "deposit:", 100)
     model.answers({"texts": [RISKY]})
     with pytest.raises(Failed) as failed:
@@ -130,6 +136,12 @@ def test_a_person_approves_what_is_risky(universe, bus, model):
     why = command("why", "account", "withdraw:")
     assert RISKY in why and "admitted by 2 examples" in why and "seen" in why
     assert "nothing waits" in command("proposals")
+    replayed = json.loads(command("replay", "account", "withdraw:", "-o", "json"))
+    assert replayed["step"] == "swapped" and replayed["becoming"] in why
+    [trial] = replayed["trials"]
+    assert RISKY in trial["answer"] and trial["again"] == trial["verdict"]
+    assert "the same again" in command("replay", replayed["becoming"])
+    assert "becoming" in command("replay", "0" * 32, fails=True)
     assert "approved" in command("deny", proposal, *key, fails=True)
     assert "no proposal" in command("approve", "0" * 32, *key, fails=True)
     command("undo", "account", "withdraw:")
@@ -155,3 +167,72 @@ def test_senders_may_not_approve(universe, bus, model):
             universe.url,
         )
         assert ended.returncode != 0 and "Architect" in ended.stderr, ended
+
+
+def test_a_change_against_the_codex_halts_what_is_made(universe, bus, model):
+    """On the command line: refused with the rule, shown, halted, approved against the rule, explained."""
+    assert universe.stop() == 0
+    manifest = universe.manifests / "universe.yaml"
+    rules = [{"name": "as-it-is", "why": "objects keep their shape", "forbidSends": ["setSlot:value:"]}]
+    manifest.write_text(manifest.read_text().replace("mind: {", f'mind: {{"codex": {json.dumps({"rules": rules})}, '))
+    universe.start()
+    command, key = architect(universe)
+    bus.send("account", "deposit:", 100, repeat=True)
+    model.answers({"texts": [RISKY]})
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert failed.value.kind == "refused" and "as-it-is" in failed.value.message
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "levitate")
+    assert failed.value.kind == "needs_approval"
+    assert bus.send("account", "deposit:", 5)["value"] == 105
+
+    shown = command("proposals")
+    assert "objects keep their shape" in shown and "makes nothing by itself" in shown
+    proposal = shown.split()[0]
+    command("approve", proposal, *key, "--reason", "this once")
+    assert bus.send("account", "withdraw:", 5)["value"] == 100
+    why = command("why", "account", "withdraw:")
+    assert "held against the Codex" in why and "as-it-is" in why and "this once" in why
+
+
+def test_a_model_says_an_outcome_each_time(universe, bus, model):
+    """From a manifest: asked each time, held against its shape, and the same for a repeat of a message."""
+    (universe.manifests / "clerk.yaml").write_text(f"""
+apiVersion: batos.dev/v1alpha1
+kind: Prototype
+metadata: {{name: clerk}}
+spec:
+  universe: {universe.name}
+  slots:
+  - {{name: sorted, value: 0}}
+  - name: "mood:"
+    intent:
+      mode: outcome
+      text: How does the writer feel?
+      arguments: [letter]
+      answers: {{type: string, enum: [calm, angry]}}
+  - name: "sort:"
+    method: "sort: letter = ( sorted := sorted + 1. ^mood: letter )"
+""")
+    listed = lambda: [each["name"] for each in bus.command("_", "list")["value"]["objects"]]
+    wait_until(lambda: "clerk" in listed(), "the clerk")
+    model.answers({"texts": ["glad"]}, {"texts": ['"angry"']}, {"texts": ["calm"]})
+    request = pack({"command": "send", "selector": "sort:", "arguments": ["Sirs!"]})
+    first = bus.run(bus.ask_until_answered("clerk", "send", request, id="a"))
+    assert first["value"] == "angry"
+    universe.kill()
+    universe.start()
+    assert bus.run(bus.ask_until_answered("clerk", "send", request, id="a")) == first
+    assert bus.send("clerk", "sort:", "Sirs!")["value"] == "calm"
+    assert bus.state("clerk")["state"]["sorted"] == 2
+    asked = model.asked()
+    assert len(asked) == 3
+    assert all("structured_outputs" not in body and 'letter: "Sirs!"' in body["messages"][1]["content"] for body in asked)
+    assert "mood:" not in bus.state("clerk")["methods"]
+    model.answers(*[{"texts": ["glad"]}] * 3)
+    with pytest.raises(Failed) as failed:
+        bus.send("clerk", "sort:", "Dear")
+    assert failed.value.kind == "refused" and "mood:" in failed.value.message
+    assert bus.state("clerk")["state"]["sorted"] == 2
+    wait_until(lambda: {event["model_calls"] for event in bus.events("outcome")} == {1, 2, 3}, "the outcomes' events")

@@ -72,6 +72,32 @@ fn a_bad_file_is_refused_with_its_line() {
             7,
             "belongs into apiKeyFile",
         ),
+        (
+            "an outcome of no type",
+            prototype("  slots:\n  - name: f\n    intent: {text: x, mode: outcome}\n"),
+            14,
+            "intent \"f\": an outcome needs answers",
+        ),
+        (
+            "a shape without values",
+            prototype(
+                "  slots:\n  - name: f\n    intent: {text: x, mode: outcome, answers: {type: integer, min: 2, max: 1}}\n",
+            ),
+            14,
+            "min is more than max",
+        ),
+        (
+            "answers of a method",
+            prototype("  slots:\n  - name: f\n    intent: {text: x, answers: {type: integer}}\n"),
+            14,
+            "for mode outcome",
+        ),
+        (
+            "a rule that forbids nothing",
+            UNIVERSE.replace("spec: {}", "spec:\n  mind:\n    codex:\n      rules:\n      - name: r\n        why: so"),
+            9,
+            "rule \"r\" of the codex forbids nothing",
+        ),
         ("field twice", prototype("  parents: []\n  parents: []\n"), 12, "duplicate"),
     ];
     for (case, text, line, message) in table {

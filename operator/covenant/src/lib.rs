@@ -5,12 +5,14 @@
 
 mod codec;
 mod message;
+mod outcome;
 mod proposal;
 mod skim;
 mod subject;
 
 pub use codec::{CodecError, Encoding, MAX_DEPTH, MAX_PAYLOAD, decode, encode};
 pub use message::*;
+pub use outcome::*;
 pub use proposal::*;
 pub use subject::{AccessClass, Subject, SubjectError, event_subject};
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, Wire};
+use crate::{Decision, OutcomeDefinition, Wire};
 
 /// Header that carries the id of a request. The same id with the same payload is answered with the stored reply.
 pub const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
@@ -41,6 +41,12 @@ pub enum Command {
     Approve(Decision),
     /// Answers where a slot's content came from.
     Why { slot: String },
+    /// Judges the answers of a becoming again, against the graph as it was (`adm` only). The subject's object is the
+    /// becoming's id, or with a `selector` the object that lacked it.
+    Replay {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        selector: Option<String>,
+    },
 }
 
 /// `send`: selector and arguments.
@@ -151,6 +157,9 @@ pub struct IntentDefinition {
     /// What the method is judged by.
     #[serde(default)]
     pub examples: Vec<IntentExample>,
+    /// No method is made: a model answers the message each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<OutcomeDefinition>,
 }
 
 /// With these slots, the intent sent with these arguments is answered so and leaves these slots.

@@ -23,6 +23,9 @@ pub struct Proposal {
     pub digest: String,
     /// Why a person is asked.
     pub risks: Vec<String>,
+    /// The rule of the Codex that it breaks: until somebody decides, the universe makes nothing by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<Conflict>,
     /// Name of the mind that drafted.
     pub mind: String,
     pub becoming: String,
@@ -31,6 +34,25 @@ pub struct Proposal {
     pub expires_at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+}
+
+/// A rule of the Codex that a change breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Conflict {
+    pub rule: String,
+    /// Why there is the rule, in its author's words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// What breaks it.
+    pub how: String,
+}
+
+impl std::fmt::Display for Conflict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { rule, why, how } = self;
+        write!(f, "rule {rule:?} of the Codex: {how}")?;
+        if why.is_empty() { Ok(()) } else { write!(f, " ({why})") }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -108,6 +130,12 @@ pub struct Provenance {
     /// What the Crucible ran.
     pub examples: u64,
     pub risks: Vec<String>,
+    /// BLAKE3 of the Codex that it was held against, in hexadecimal; empty where there was none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub codex: String,
+    /// The rule that it breaks; the decision allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<Conflict>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     /// Milliseconds since 1970.
@@ -120,6 +148,44 @@ pub struct Provenance {
 pub struct RefusedDraft {
     pub draft: String,
     pub reason: String,
+}
+
+/// Answer to `replay`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Replay {
+    pub becoming: String,
+    pub selector: String,
+    /// How far the becoming came.
+    pub step: String,
+    /// Every answer that the Crucible judged, in its order.
+    pub trials: Vec<ReplayedTrial>,
+    /// Answers that were too long to be kept with the others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplayedTrial {
+    /// As the mind gave it.
+    pub answer: String,
+    pub verdict: String,
+    /// The verdict now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<String>,
+    /// What it was judged on that is no longer kept: it cannot be judged again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
+}
+
+impl ReplayedTrial {
+    /// Whether it was judged again, to another verdict.
+    pub fn differs(&self) -> bool {
+        self.again.as_ref().is_some_and(|again| *again != self.verdict)
+    }
 }
 
 /// Answer to `why`.

@@ -200,6 +200,11 @@ impl KeySpace {
         self.key(0, UNIVERSE, &[&[4]])
     }
 
+    /// Why the universe makes nothing by itself.
+    pub fn halt(&self) -> Key {
+        self.key(0, UNIVERSE, &[&[5]])
+    }
+
     /// Range of all objects of the image as they were shipped.
     pub fn shipped_range(&self) -> (Key, Key) {
         (self.key(0, UNIVERSE, &[&[2]]), self.key(0, UNIVERSE, &[&[3]]))
@@ -292,6 +297,7 @@ pub enum Place {
     Shipped(ObjectId),
     Sweep,
     Collection,
+    Halt,
     Unreached(ObjectId),
 }
 
@@ -328,6 +334,7 @@ impl Place {
                 (2, id) => id.try_into().ok().map(|id| Self::Shipped(ObjectId(id))),
                 (3, []) => Some(Self::Sweep),
                 (4, []) => Some(Self::Collection),
+                (5, []) => Some(Self::Halt),
                 _ => None,
             },
             _ => None,
@@ -361,6 +368,7 @@ mod tests {
             (keys.shipped(id), Place::Shipped(id)),
             (keys.sweep(), Place::Sweep),
             (keys.collection(), Place::Collection),
+            (keys.halt(), Place::Halt),
             (keys.unreached(id), Place::Unreached(id)),
             (keys.holder(id, ObjectId::well_known(9)), Place::Holder { id, holder: ObjectId::well_known(9) }),
         ] {

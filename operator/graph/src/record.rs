@@ -10,9 +10,10 @@ use crate::{
 };
 
 /// Newest format tag of records; a reader refuses newer ones.
-pub const FORMAT: u8 = 2;
-/// What a record without buckets is written as: binaries that know no buckets read it.
+pub const FORMAT: u8 = 3;
+/// What a record is written as that has neither buckets nor outcomes: older binaries read it.
 const PLAIN: u8 = 1;
+const BUCKETS: u8 = 2;
 /// Largest encoded record, in bytes.
 pub const MAX_RECORD: usize = 256 * 1024;
 
@@ -71,6 +72,9 @@ pub struct Intent {
     pub examples: String,
     /// Canonical source of the method that was made; a change of the intent takes it away.
     pub compiled: Option<String>,
+    /// No method is made, a model answers each time: JSON of `OutcomeDefinition`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
 }
 
 impl SlotKind {
@@ -185,8 +189,10 @@ impl Record {
     }
 
     fn format(&self) -> u8 {
+        let is_outcome = |slot: &Slot| matches!(&slot.kind, SlotKind::Intent(intent) if intent.outcome.is_some());
         match self.payload {
-            Payload::BigArray(_) | Payload::BigTable(_) | Payload::Bucket(_) => FORMAT,
+            _ if self.slots.iter().any(is_outcome) => FORMAT,
+            Payload::BigArray(_) | Payload::BigTable(_) | Payload::Bucket(_) => BUCKETS,
             _ => PLAIN,
         }
     }

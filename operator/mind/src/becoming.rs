@@ -11,7 +11,7 @@ use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View};
 use tokio::sync::Mutex;
 
 use crate::{
-    Autonomy, ClientError, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict, crucible,
+    Autonomy, Change, ClientError, Codex, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict,
     journal::{load, open_jobs, record},
     prompt::{Failure, Material, is_selector},
 };
@@ -28,7 +28,7 @@ const MAX_CHAIN: usize = 64;
 #[derive(Clone)]
 pub struct Mind {
     pub(crate) universe: Universe,
-    drafter: Arc<dyn Drafter>,
+    pub(crate) drafter: Arc<dyn Drafter>,
     pub(crate) policy: Arc<Policy>,
     /// Becomings that this worker is busy with: one run each.
     running: Arc<Mutex<HashMap<ObjectId, Arc<Mutex<()>>>>>,
@@ -92,9 +92,11 @@ impl Mind {
         let ask = match &known {
             None => true,
             // A refusal is remembered as long as the same question would be asked.
+            // Another Codex is another question.
+            Some((_, known)) if known.step == Step::Refused && known.codex != self.policy.codex.digest() => true,
             Some((_, known)) if known.step == Step::Refused => {
                 let context = self.context(&job).await?;
-                let prompt = context.prompt(&Forge::read(&self.universe).await?, &job);
+                let prompt = context.prompt(&Forge::read(&self.universe).await?, &job, &self.policy.codex);
                 known.request != prompt.digest()
             }
             // Another sender's becoming may have ended meanwhile; a method that is gone again is made anew.
@@ -107,6 +109,7 @@ impl Mind {
             Some(_) => false,
         };
         if ask {
+            self.unhalted().await?;
             match self.step(&job, known.map(|(rev, _)| rev), Changes::default()).await {
                 Err(UniverseError::Store(StoreError::Conflict(_))) => {} // somebody else asked
                 other => other.map(|_| ())?,
@@ -117,9 +120,14 @@ impl Mind {
 
     /// Takes the remaining steps of a becoming, whoever began it.
     pub(crate) async fn pursue(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
+        self.alone(id, self.take_steps(id)).await
+    }
+
+    /// Runs what has this id once at a time on this worker.
+    pub(crate) async fn alone<T>(&self, id: ObjectId, task: impl Future<Output = T>) -> T {
         let run = self.running.lock().await.entry(id).or_default().clone();
         let _run = run.lock().await;
-        let outcome = self.take_steps(id).await;
+        let outcome = task.await;
         self.running.lock().await.retain(|_, run| Arc::strong_count(run) > 1);
         outcome
     }
@@ -130,6 +138,8 @@ impl Mind {
             let Some((rev, job)) = load(&self.universe, id).await? else {
                 return Err(UniverseError::Internal(format!("becoming {id} has no journal")).into());
             };
+            let is_autonomous = job.is_open() && job.step != Step::Proposed && job.decision.is_none();
+            let unhalted = if is_autonomous { Some(self.unhalted().await?) } else { None };
             let next = match job.step {
                 Step::Asked | Step::Repair => self.draft(job).await?,
                 Step::Drafted => self.judge(job).await?,
@@ -139,7 +149,9 @@ impl Mind {
                 Step::Swapped => return Ok(Outcome::Made(made(&job))),
                 Step::Refused => return Ok(Outcome::Refused(job.refusal.unwrap_or_default())),
             };
-            let (job, changes) = next;
+            let (job, mut changes) = next;
+            // Whoever finds a conflict meanwhile halts this one too.
+            changes.expect.extend(unhalted.filter(|_| job.step == Step::Swapped));
             match self.step(&job, Some(rev), changes).await {
                 Err(UniverseError::Store(StoreError::Conflict(_))) if conflicts < ATTEMPTS => conflicts += 1,
                 other => other.map(|_| ())?,
@@ -151,11 +163,16 @@ impl Mind {
     async fn draft(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let forge = Forge::read(&self.universe).await?;
         let context = self.context(&job).await?;
-        let prompt = context.prompt(&forge, &job);
+        let prompt = context.prompt(&forge, &job, &self.policy.codex);
         let digest = prompt.digest();
         tracing::info!(becoming = %job.id, selector = %job.selector, digest, "asking the mind");
         if job.failures.is_empty() {
             job.request = digest;
+            job.codex = self.policy.codex.digest();
+            if let Some(conflict) = self.policy.codex.forbids_making(&context.names()) {
+                refuse(&mut job, format!("{conflict}"));
+                return Ok((job, Changes::default()));
+            }
             // Before anything is spent on a draft that nothing can judge.
             if context.examples.is_empty() {
                 let reason =
@@ -194,16 +211,25 @@ impl Mind {
     /// The first answer that holds is taken; the best of those that do not is what the mind hears of.
     async fn judge(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let context = self.context(&job).await?;
-        let holder = (context.holder_id, context.holder.as_ref());
+        let answers = std::mem::take(&mut job.answers);
+        job.holder = Some(context.holder_id);
+        let asked = job.clone();
+        let case = asked.case(View::new(&self.universe), (context.holder_id, &context.holder), &context.examples);
         let mut best: Option<(usize, Failure)> = None;
-        for answer in std::mem::take(&mut job.answers) {
-            let verdict =
-                crucible::judge(&self.universe, job.receiver, holder, &job.selector, &answer, &context.examples);
-            match verdict.await? {
-                Verdict::Admitted { source, effects } => {
+        for answer in answers {
+            let (verdict, base) = case.judged(&answer).await?;
+            job.tried(&answer, &verdict, base);
+            match verdict {
+                Verdict::Admitted { source, effects, touched } => {
+                    job.codex = self.policy.codex.digest();
+                    let change = Change { objects: &context.names(), source: &source, touched: &touched };
+                    let conflict = self.policy.codex.conflict(change);
                     job.risks = self.policy.risks(&context.holder, &job.selector, &source, &effects);
                     job.examples = context.examples.len() as u64;
                     job.draft = Some(source);
+                    if let Some(conflict) = conflict {
+                        return Ok(self.halt(job, conflict).await?);
+                    }
                     job.step = Step::Judged;
                     return Ok((job, Changes::default()));
                 }
@@ -246,18 +272,7 @@ impl Mind {
         };
         let receiver = view.object(job.receiver).await?;
         let (_, receiver) = receiver.ok_or_else(|| gone(job.receiver))?;
-        let definition: PrototypeDefinition = match &holder.manifest {
-            Some(manifest) => serde_json::from_str(&manifest.definition)
-                .map_err(|e| UniverseError::Internal(format!("manifest of {holder_id}: {e}")))?,
-            None => PrototypeDefinition::default(),
-        };
-        let examples = definition.examples.into_iter().filter(|example| example.send.selector == job.selector);
-        let mut examples: Vec<Example> = examples.collect();
-        if let Some(SlotKind::Intent(intent)) = holder.slot(&job.selector).map(|slot| &slot.kind) {
-            let told: Vec<Example> = serde_json::from_str(&intent.examples)
-                .map_err(|e| UniverseError::Internal(format!("intent {:?} of {holder_id}: {e}", job.selector)))?;
-            examples.extend(told);
-        }
+        let examples = examples(holder_id, &holder, &job.selector)?;
         let mut inherited = BTreeSet::new();
         let (mut seen, mut next) = (vec![job.receiver], vec![receiver.clone()]);
         while let Some(record) = next.pop() {
@@ -304,7 +319,12 @@ struct Context {
 }
 
 impl Context {
-    fn prompt(&self, forge: &Forge, job: &Job) -> Prompt {
+    /// What the receiver and the holder are called.
+    fn names(&self) -> Vec<&str> {
+        [&self.receiver, &self.holder].into_iter().filter_map(|record| record.name.as_deref()).collect()
+    }
+
+    fn prompt(&self, forge: &Forge, job: &Job, codex: &Codex) -> Prompt {
         let material = Material {
             selector: &job.selector,
             shapes: &job.shapes,
@@ -313,9 +333,27 @@ impl Context {
             inherited: &self.inherited,
             examples: &self.examples,
             failures: &job.failures,
+            principles: &codex.principles,
         };
         Prompt::new(forge, &material)
     }
+}
+
+/// What people wrote of a selector, in the holder's manifest and in its intent.
+pub(crate) fn examples(id: ObjectId, holder: &Record, selector: &str) -> Result<Vec<Example>, UniverseError> {
+    let definition: PrototypeDefinition = match &holder.manifest {
+        Some(manifest) => serde_json::from_str(&manifest.definition)
+            .map_err(|e| UniverseError::Internal(format!("manifest of {id}: {e}")))?,
+        None => PrototypeDefinition::default(),
+    };
+    let mut examples = definition.examples;
+    examples.retain(|example| example.send.selector == selector);
+    if let Some(SlotKind::Intent(intent)) = holder.slot(selector).map(|slot| &slot.kind) {
+        let told: Vec<Example> = serde_json::from_str(&intent.examples)
+            .map_err(|e| UniverseError::Internal(format!("intent {selector:?} of {id}: {e}")))?;
+        examples.extend(told);
+    }
+    Ok(examples)
 }
 
 /// A round of drafts failed: there may be another.

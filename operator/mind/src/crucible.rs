@@ -1,15 +1,25 @@
 //! The Crucible judges a draft by running it in turns that are thrown away.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+};
 
-use batos_covenant::{Example, Wire};
-use batos_graph::{ObjectId, Record, Slot, SlotKind, Value};
+use batos_covenant::{ErrorKind, ErrorReply, Example, Wire};
+use batos_graph::{ObjectId, Payload, Record, Rev, Slot, SlotKind, Value};
 use batos_uvm::{
-    universe::{Universe, UniverseError, View},
-    vm::{Call, Exit, Limits, Turn, Write},
+    syntax::{parse_method, sends},
+    universe::{Authority, Ended, MAX_REPLY, UniverseError, View, with_method},
+    vm::{Call, Effects, Limits, Turn, VmError},
 };
 
 use crate::extract;
+
+/// Objects that the search for an inherited slot visits.
+const MAX_CHAIN: usize = 64;
+
+/// Revisions of the objects that a verdict rests on; those of the image are left out.
+pub type Base = BTreeMap<ObjectId, Rev>;
 
 /// What the Crucible found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,102 +29,282 @@ pub enum Verdict {
         source: String,
         /// What it did beyond its receiver, for people.
         effects: BTreeSet<String>,
+        /// Names of other objects that it names or changes.
+        touched: BTreeSet<String>,
     },
     /// After so many examples that held; the reason is for people and for the mind.
     Refused { held: usize, reason: String },
 }
 
-/// Judges what a model wrote as the method `selector` of `holder`, on the receiver that lacked it. The draft must compile
-/// to just that selector and do what every example says, within the limits of a turn.
-pub async fn judge(
-    universe: &Universe,
-    receiver: ObjectId,
-    holder: (ObjectId, &Record),
-    selector: &str,
-    answer: &str,
-    examples: &[Example],
-) -> Result<Verdict, UniverseError> {
-    let refused = |held, reason| Ok(Verdict::Refused { held, reason });
-    let source = match extract::method(answer, selector) {
-        Ok(source) => source,
-        Err(reason) => return refused(0, reason),
-    };
-    if examples.is_empty() {
-        return refused(0, format!("nothing to judge by: give the prototype an example that sends {selector:?}"));
-    }
-    let mut trial = holder.1.clone();
-    trial.slots.retain(|slot| slot.name != selector);
-    trial.slots.push(Slot { name: selector.to_owned(), kind: SlotKind::Method(source.clone()) });
-    let mut effects = BTreeSet::new();
-    for (number, example) in examples.iter().enumerate() {
-        let mut view = View::new(universe);
-        view.overlay(holder.0, trial.clone());
-        match run_example(&mut view, receiver, example).await? {
-            Ok(more) => effects.extend(more),
-            Err(reason) => {
-                let example = serde_json::to_string(example).unwrap_or_default();
-                return refused(number, format!("example {} ({example}): {reason}", number + 1));
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { held, reason } => write!(f, "refused after {held} examples that held: {reason}"),
+            Self::Admitted { source, effects, .. } => {
+                write!(f, "admitted: {source}")?;
+                effects.iter().try_for_each(|effect| write!(f, "\n{effect}"))
             }
         }
     }
-    Ok(Verdict::Admitted { source, effects })
 }
 
-async fn run_example(
-    view: &mut View<'_>,
-    receiver: ObjectId,
-    example: &Example,
-) -> Result<Result<BTreeSet<String>, String>, UniverseError> {
-    let Some((_, record)) = view.object(receiver).await? else {
-        return Ok(Err(format!("receiver {receiver} is gone")));
-    };
-    let mut given = (*record).clone();
-    for (name, value) in &example.given {
-        let Some(value) = scalar(value) else { return Ok(Err(format!("given {name}: {value} is no scalar"))) };
-        given.slots.retain(|slot| slot.name != *name);
-        given.slots.push(Slot { name: name.clone(), kind: SlotKind::Assignable(value) });
+/// What a draft is judged by.
+pub struct Case<'a> {
+    /// The graph as the judge sees it.
+    pub view: View<'a>,
+    /// The object that lacked the method.
+    pub receiver: ObjectId,
+    /// The object that would hold it.
+    pub holder: (ObjectId, &'a Record),
+    /// Whether an intent of the holder becomes it.
+    pub intent: bool,
+    pub selector: &'a str,
+    pub examples: &'a [Example],
+    /// Time and chance of the turns: the same draft gets the same verdict.
+    pub began: u64,
+    pub seed: [u8; 32],
+}
+
+/// What a turn came to, seen from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trace {
+    /// An error as its sender would get it.
+    pub answer: Result<Wire, ErrorReply>,
+    /// Data slots of the receiver afterwards.
+    pub leaves: BTreeMap<String, Value>,
+    /// What else it did, for people.
+    pub effects: BTreeSet<String>,
+    /// Names of other objects that it changed.
+    pub touched: BTreeSet<String>,
+    pub base: Base,
+}
+
+impl Case<'_> {
+    /// Judges what a model wrote. The draft must compile to just the wanted method and do what every example says, within
+    /// the limits of a turn.
+    pub async fn judge(&self, answer: &str) -> Result<Verdict, UniverseError> {
+        self.judged(answer).await.map(|(verdict, _)| verdict)
     }
-    view.overlay(receiver, given.clone());
-    let call = Call { receiver, selector: example.send.selector.clone(), arguments: example.send.arguments.clone() };
-    // A fixed seed: the same draft gets the same verdict.
-    let mut turn = match Turn::new(&call, Limits::default(), [0; 32]) {
-        Ok(turn) => turn,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let effects = match view.run(&mut turn).await? {
-        Exit::Done => match turn.effects() {
-            Ok(effects) => effects,
+
+    /// As `judge`, with what the verdict rests on.
+    pub async fn judged(&self, answer: &str) -> Result<(Verdict, Base), UniverseError> {
+        let mut base = Base::new();
+        for id in [self.receiver, self.holder.0] {
+            base.extend(self.view.object(id).await?.map(|(rev, _)| (id, rev)));
+        }
+        let verdict = self.verdict(answer, &mut base).await?;
+        Ok((verdict, base))
+    }
+
+    async fn verdict(&self, answer: &str, base: &mut Base) -> Result<Verdict, UniverseError> {
+        let refused = |held, reason| Ok(Verdict::Refused { held, reason });
+        let source = match extract::method(answer, self.selector) {
+            Ok(source) => source,
+            Err(reason) => return refused(0, reason),
+        };
+        if self.examples.is_empty() {
+            let selector = self.selector;
+            return refused(0, format!("nothing to judge by: give the prototype an example that sends {selector:?}"));
+        }
+        let (mut effects, mut touched) = self.neighbours(&source).await?;
+        for (number, example) in self.examples.iter().enumerate() {
+            match self.run(&source, example, number, base).await? {
+                Ok(trace) => {
+                    effects.extend(trace.effects);
+                    touched.extend(trace.touched);
+                }
+                Err(reason) => {
+                    let example = serde_json::to_string(example).unwrap_or_default();
+                    return refused(number, format!("example {} ({example}): {reason}", number + 1));
+                }
+            }
+        }
+        Ok(Verdict::Admitted { source, effects, touched })
+    }
+
+    async fn run(
+        &self,
+        source: &str,
+        example: &Example,
+        number: usize,
+        base: &mut Base,
+    ) -> Result<Result<Trace, String>, UniverseError> {
+        let trace = match self.trace(source, example, number).await? {
+            Ok(trace) => trace,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        base.extend(&trace.base);
+        let answer = match &trace.answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                // The innermost activation says in which line.
+                let place = error.stack.first().map(|activation| format!(" in {activation}")).unwrap_or_default();
+                return Ok(Err(format!("{error}{place}")));
+            }
+        };
+        if let Some(wanted) = &example.answers
+            && wanted != answer
+        {
+            return Ok(Err(format!("it answers {}, not {wanted}", brief(answer))));
+        }
+        for (name, wanted) in &example.leaves {
+            let left = trace.leaves.get(name);
+            if left != scalar(wanted).as_ref() {
+                let left = left.map(plain).unwrap_or_else(|| "no such slot".to_owned());
+                return Ok(Err(format!("it leaves {name} = {left}, not {wanted}")));
+            }
+        }
+        Ok(Ok(trace))
+    }
+
+    /// Sends the example's message with the method in its place, as a message from outside would be carried out; nothing
+    /// of it is kept. `number` tells one example's chance from another's. An error says why it cannot be sent.
+    pub async fn trace(
+        &self,
+        source: &str,
+        example: &Example,
+        number: usize,
+    ) -> Result<Result<Trace, String>, UniverseError> {
+        let mut view = self.view.clone();
+        view.overlay(self.holder.0, with_method(self.holder.1, self.intent, self.selector, source)?);
+        let Some((_, record)) = view.object(self.receiver).await? else {
+            return Ok(Err(format!("receiver {} is gone", self.receiver)));
+        };
+        let mut given = (*record).clone();
+        for (name, value) in &example.given {
+            let Some(value) = scalar(value) else { return Ok(Err(format!("given {name}: {value} is no scalar"))) };
+            let slot = Slot { name: name.clone(), kind: SlotKind::Assignable(value) };
+            match given.slots.iter_mut().find(|old| old.name == *name) {
+                Some(old) => *old = slot,
+                None => given.slots.push(slot),
+            }
+        }
+        view.overlay(self.receiver, given.clone());
+        let send = &example.send;
+        let call = Call { receiver: self.receiver, selector: send.selector.clone(), arguments: send.arguments.clone() };
+        let seed = *blake3::keyed_hash(&self.seed, &(number as u64).to_be_bytes()).as_bytes();
+        let mut turn = match Turn::new(&call, Limits::default(), seed) {
+            Ok(turn) => turn.starting_at(self.began),
             Err(error) => return Ok(Err(error.to_string())),
-        },
-        Exit::NotUnderstood(missing) => {
-            return Ok(Err(format!("it sends {:?}, which nobody understands", missing.selector)));
+        };
+        let ended = view.end(&mut turn, Authority::Sender, self.receiver).await?;
+        let read = turn.reads().objects.into_iter().filter(|(id, _)| !id.is_well_known());
+        let base: Base = read.filter_map(|(id, rev)| Some((id, rev?))).collect();
+        let failed = |error: ErrorReply| {
+            let (leaves, base) = (data(&given), base.clone());
+            Ok(Ok(Trace { answer: Err(error), leaves, effects: BTreeSet::new(), touched: BTreeSet::new(), base }))
+        };
+        let effects = match ended {
+            Ended::Done(effects) => effects,
+            Ended::NotUnderstood(missing) => {
+                let why = match missing.question {
+                    Some(_) => "which a model answers each time: a trial asks none",
+                    None => "which nobody understands",
+                };
+                let text = format!("it sends {:?}, {why}", missing.selector);
+                return failed(ErrorReply::new(ErrorKind::NotUnderstood, text));
+            }
+            Ended::Refused(error) => return failed(error.to_reply()),
+            Ended::Failed(VmError { kind, message, stack }) => {
+                return failed(ErrorReply { stack, ..ErrorReply::new(kind, message) });
+            }
+        };
+        if let Err(error) = fits(&effects) {
+            return failed(error.to_reply());
         }
-        Exit::Failed(error) => {
-            // The innermost activation says in which line.
-            let place = error.stack.first().map(|activation| format!(" in {activation}")).unwrap_or_default();
-            return Ok(Err(format!("{error}{place}")));
+        let (mut seen, mut touched) = (BTreeSet::new(), BTreeSet::new());
+        for write in effects.writes.iter().filter(|write| write.prev_rev.is_some()) {
+            if write.id != self.receiver {
+                let name = write.record.name.clone().unwrap_or_else(|| write.id.to_string());
+                seen.insert(format!("it changes another object ({name})"));
+                touched.insert(name);
+            } else if let Some(slot) = reshaped(&given, &write.record) {
+                seen.insert(format!("it changes slots or parents ({slot})"));
+            }
         }
-        Exit::Paused | Exit::Fault(_) => return Err(UniverseError::Internal("unfinished turn".to_owned())),
+        seen.extend(
+            effects.posts.iter().map(|post| format!("it sends messages that run on their own ({})", post.selector)),
+        );
+        if !effects.cancelled.is_empty() {
+            seen.insert("it stops timers".to_owned());
+        }
+        let after = effects.writes.iter().find(|write| write.id == self.receiver).map_or(&given, |write| &write.record);
+        Ok(Ok(Trace { answer: Ok(effects.answer), leaves: data(after), effects: seen, touched, base }))
+    }
+
+    /// Objects beside the receiver that the source has a name for, whether or not an example led there. Collections that
+    /// the receiver keeps in its slots are its own.
+    async fn neighbours(&self, source: &str) -> Result<(BTreeSet<String>, BTreeSet<String>), UniverseError> {
+        let sent = parse_method(source).map(|slot| sends(&slot)).unwrap_or_default();
+        let (mut reached, mut touched) = (BTreeSet::new(), BTreeSet::new());
+        for name in sent.iter().filter(|name| !name.ends_with(':')) {
+            let id = match self.inherited(name).await? {
+                Some(SlotKind::Constant(Value::Ref(id)) | SlotKind::Assignable(Value::Ref(id))) => Some(id),
+                Some(_) => None,
+                None => self.view.universe().lookup_name(name).await?,
+            };
+            let Some(id) = id.filter(|id| *id != self.receiver) else { continue };
+            let Some((_, record)) = self.view.object(id).await? else { continue };
+            if !record.is_kernel && record.payload == Payload::None {
+                reached.insert(format!("it reaches another object ({name})"));
+                touched.insert(name.clone());
+                touched.extend(record.name.clone());
+            }
+        }
+        Ok((reached, touched))
+    }
+
+    /// The slot that the receiver has or inherits; of several the nearest.
+    async fn inherited(&self, name: &str) -> Result<Option<SlotKind>, UniverseError> {
+        let (mut seen, mut next) = (BTreeSet::from([self.receiver]), VecDeque::from([self.receiver]));
+        while let Some(id) = next.pop_front() {
+            let Some((_, record)) = self.view.object(id).await? else { continue };
+            if let Some(slot) = record.slot(name) {
+                return Ok(Some(slot.kind.clone()));
+            }
+            for slot in &record.slots {
+                if let SlotKind::Parent(Value::Ref(parent)) = slot.kind
+                    && seen.len() < MAX_CHAIN
+                    && seen.insert(parent)
+                {
+                    next.push_back(parent);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether the store and the bus take what a turn comes to.
+fn fits(effects: &Effects) -> Result<(), UniverseError> {
+    let size = serde_json::to_vec(&effects.answer).map_or(0, |bytes| bytes.len());
+    if size > MAX_REPLY {
+        let text = format!("the answer has {size} bytes; at most {MAX_REPLY} fit into a message");
+        return Err(VmError::new(ErrorKind::LimitExceeded, text).into());
+    }
+    for write in &effects.writes {
+        write.record.encode().map_err(|source| UniverseError::Record { object: write.id, source })?;
+    }
+    Ok(())
+}
+
+/// The first slot that is there no more, or is another one in more than a value that can be assigned.
+fn reshaped<'a>(before: &'a Record, after: &'a Record) -> Option<&'a str> {
+    let is_data = |slot: &Slot| matches!(slot.kind, SlotKind::Assignable(_));
+    let lost = before.slots.iter().find(|slot| match after.slot(&slot.name) {
+        Some(now) => now.kind != slot.kind && !(is_data(now) && is_data(slot)),
+        None => true,
+    });
+    let gained = || after.slots.iter().find(|slot| before.slot(&slot.name).is_none() && !is_data(slot));
+    lost.or_else(gained).map(|slot| slot.name.as_str())
+}
+
+fn data(record: &Record) -> BTreeMap<String, Value> {
+    let value = |slot: &Slot| match &slot.kind {
+        SlotKind::Constant(value) | SlotKind::Assignable(value) => Some((slot.name.clone(), value.clone())),
+        SlotKind::Parent(_) | SlotKind::Method(_) | SlotKind::Intent(_) => None,
     };
-    if let Some(wanted) = &example.answers
-        && *wanted != effects.answer
-    {
-        return Ok(Err(format!("it answers {}, not {wanted}", brief(&effects.answer))));
-    }
-    let after = effects.writes.iter().find(|write| write.id == receiver).map_or(&given, |write| &write.record);
-    for (name, wanted) in &example.leaves {
-        let left = after.slot(name).and_then(|slot| match &slot.kind {
-            SlotKind::Constant(value) | SlotKind::Assignable(value) => Some(value),
-            SlotKind::Parent(_) | SlotKind::Method(_) | SlotKind::Intent(_) => None,
-        });
-        if left != scalar(wanted).as_ref() {
-            let left = left.map(plain).unwrap_or_else(|| "no such slot".to_owned());
-            return Ok(Err(format!("it leaves {name} = {left}, not {wanted}")));
-        }
-    }
-    let others = effects.writes.iter().filter(|write| write.prev_rev.is_some() && write.id != receiver);
-    let name = |write: &Write| write.record.name.clone().unwrap_or_else(|| write.id.to_string());
-    Ok(Ok(others.map(|write| format!("it changes another object ({})", name(write))).collect()))
+    record.slots.iter().filter_map(value).collect()
 }
 
 fn scalar(value: &Wire) -> Option<Value> {

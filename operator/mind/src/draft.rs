@@ -25,6 +25,9 @@ pub enum MindError {
     NoMind,
     #[error("this universe is strict: it makes no methods")]
     Strict,
+    /// A change broke a rule of the Codex, and no Architect has answered yet.
+    #[error("a change broke the Codex: nothing is made until the Architect answers: batos proposals shows {0}")]
+    Halted(String),
     /// The prompts in the graph cannot be used.
     #[error("toolForge: {0}")]
     BadForge(String),

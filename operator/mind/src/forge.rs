@@ -15,6 +15,8 @@ pub struct Forge {
     pub system: String,
     pub request: String,
     pub repair: String,
+    pub outcome_system: String,
+    pub outcome_request: String,
     /// Rounds of drafts that a becoming has.
     pub attempts: usize,
     /// Drafts in a round.
@@ -45,6 +47,8 @@ impl Forge {
             system: text(record, "system")?,
             request: text(record, "request")?,
             repair: text(record, "repair")?,
+            outcome_system: text(record, "outcomeSystem")?,
+            outcome_request: text(record, "outcomeRequest")?,
             attempts: whole(record, "attempts", 1..=8)? as usize,
             drafts,
             max_tokens: whole(record, "maxTokens", 1..=8192)?,

@@ -1,11 +1,11 @@
 //! The journal of a becoming: one row, written anew at each step, so that each step takes effect once.
 
-use batos_covenant::{Decision, Encoding, decode, encode};
-use batos_graph::{Key, ObjectId, Put, Rev};
-use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError};
+use batos_covenant::{Conflict, Decision, Encoding, Example, decode, encode};
+use batos_graph::{ObjectId, Put, Record, Rev};
+use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View, now};
 use serde::{Deserialize, Serialize};
 
-use crate::{Usage, prompt::Failure};
+use crate::{Case, Usage, Verdict, crucible::Base, prompt::Failure};
 
 /// How far a becoming has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,11 +37,20 @@ pub struct Job {
     /// The object whose intent is made.
     #[serde(default)]
     pub intent: Option<ObjectId>,
+    /// Milliseconds since 1970: the time of the Crucible's turns.
+    #[serde(default)]
+    pub began: u64,
     /// Digest of the first request to the mind.
     pub request: String,
     /// What the mind answered last, to be judged.
     #[serde(default)]
     pub answers: Vec<String>,
+    /// Answers that were judged, and how, as many as a row has room for.
+    #[serde(default)]
+    pub trials: Vec<Trial>,
+    /// Answers that are not among them.
+    #[serde(default)]
+    pub trials_left_out: u32,
     /// Drafts that failed, each the best of its round.
     #[serde(default)]
     pub failures: Vec<Failure>,
@@ -65,14 +74,34 @@ pub struct Job {
     /// Why a person has to be asked.
     #[serde(default)]
     pub risks: Vec<String>,
+    /// Digest of the Codex that the draft was held against.
+    #[serde(default)]
+    pub codex: String,
+    /// The rule that it breaks.
+    #[serde(default)]
+    pub conflict: Option<Conflict>,
     /// What the person said.
     #[serde(default)]
     pub decision: Option<Decision>,
-    /// Object that holds the method.
+    /// Object that holds the method, or that would hold what was judged.
     pub holder: Option<ObjectId>,
     /// Why it was refused.
     pub refusal: Option<String>,
 }
+
+/// An answer before the Crucible.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    pub answer: String,
+    pub verdict: String,
+    /// Revisions that it was judged on.
+    pub base: Vec<(ObjectId, Rev)>,
+}
+
+/// Bytes of answers that are kept for a replay: a row of the journal is bounded.
+const MAX_TRIALS: usize = 96 * 1024;
+/// Most objects that a kept verdict rests on.
+const MAX_BASE: usize = 512;
 
 /// Published on `….evt.<object>.becoming` at each step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,8 +131,11 @@ impl Job {
             selector: missing.selector.clone(),
             shapes: missing.shapes.clone(),
             intent: missing.intent,
+            began: now(),
             request: String::new(),
             answers: Vec::new(),
+            trials: Vec::new(),
+            trials_left_out: 0,
             failures: Vec::new(),
             draft: None,
             mind: String::new(),
@@ -113,6 +145,8 @@ impl Job {
             prompt: Default::default(),
             examples: 0,
             risks: Vec::new(),
+            codex: String::new(),
+            conflict: None,
             decision: None,
             holder: None,
             refusal: None,
@@ -121,6 +155,38 @@ impl Job {
 
     pub fn id_of(holder: ObjectId, selector: &str) -> ObjectId {
         ObjectId::of_name(&format!("becoming {holder} {selector}"))
+    }
+
+    /// What a draft of it is judged by, on the graph that `view` shows.
+    pub(crate) fn case<'a>(
+        &'a self,
+        view: View<'a>,
+        holder: (ObjectId, &'a Record),
+        examples: &'a [Example],
+    ) -> Case<'a> {
+        Case {
+            view,
+            receiver: self.receiver,
+            holder,
+            intent: self.intent.is_some(),
+            selector: &self.selector,
+            examples,
+            began: self.began,
+            seed: *blake3::hash(format!("crucible {} {}", self.id, self.began).as_bytes()).as_bytes(),
+        }
+    }
+
+    /// Keeps what was judged, for a replay.
+    pub fn tried(&mut self, answer: &str, verdict: &Verdict, base: Base) {
+        let verdict = verdict.to_string();
+        let kept: usize = self.trials.iter().map(|trial| trial.answer.len() + trial.verdict.len()).sum();
+        match kept + answer.len() + verdict.len() <= MAX_TRIALS && base.len() <= MAX_BASE {
+            true => {
+                let base = base.into_iter().collect();
+                self.trials.push(Trial { answer: answer.to_owned(), verdict, base });
+            }
+            false => self.trials_left_out += 1,
+        }
     }
 
     pub fn is_open(&self) -> bool {

@@ -4,28 +4,33 @@
 
 mod becoming;
 mod client;
+mod codex;
 mod crucible;
 mod draft;
 mod extract;
 mod forge;
 mod journal;
 mod openai;
+mod outcome;
 mod policy;
 mod prompt;
 mod proposal;
 mod provenance;
 mod recorded;
+mod replay;
 mod retry;
 mod secret;
 mod sse;
 
 pub use becoming::{BecomingError, Mind, Outcome};
 pub use client::{Client, ClientError, Endpoint, Server, Spent};
-pub use crucible::{Verdict, judge};
+pub use codex::{Change, Codex, Rule};
+pub use crucible::{Base, Case, Trace, Verdict};
 pub use draft::{Answer, Drafter, Either, MindError};
 pub use forge::Forge;
-pub use journal::{BecomingEvent, Job, Step, job_targets};
+pub use journal::{BecomingEvent, Job, Step, Trial, job_targets};
 pub use openai::{ChatMessage, Input, ModelAnswer, ModelRequest, Usage};
+pub use outcome::{OutcomeEvent, Said};
 pub use policy::{Approver, Autonomy, Policy};
 pub use prompt::{Failure, Material, Prompt};
 pub use proposal::{ApprovalError, approver, public_key, sign, signing_key};

@@ -6,6 +6,8 @@ use std::{collections::BTreeSet, time::Duration};
 use batos_graph::{Record, SlotKind};
 use batos_uvm::syntax::{parse_method, sends};
 
+use crate::Codex;
+
 /// How much a universe makes by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Autonomy {
@@ -29,6 +31,7 @@ pub struct Policy {
     pub most_pending: usize,
     /// Public keys whose decisions count.
     pub approvers: Vec<Approver>,
+    pub codex: Codex,
 }
 
 /// An Ed25519 public key.
@@ -37,7 +40,13 @@ pub type Approver = [u8; 32];
 impl Default for Policy {
     fn default() -> Self {
         let patience = Duration::from_secs(7 * 24 * 3600);
-        Self { autonomy: Autonomy::default(), patience, most_pending: 256, approvers: Vec::new() }
+        Self {
+            autonomy: Autonomy::default(),
+            patience,
+            most_pending: 256,
+            approvers: Vec::new(),
+            codex: Codex::default(),
+        }
     }
 }
 
@@ -58,7 +67,7 @@ const REACH: &[(&str, &[&str])] = &[
     ),
     (
         "it sends messages that run on their own",
-        &["async", "after:send:", "after:send:with:", "after:send:withArguments:"],
+        &["async", "AsyncSender", "after:send:", "after:send:with:", "after:send:withArguments:", "cancelTimer:"],
     ),
     (
         "it computes what it sends",
@@ -71,6 +80,9 @@ const REACH: &[(&str, &[&str])] = &[
             "perform:withArguments:",
             "sendTo:",
             "sentTo:",
+            "adaptToNumber:andSend:",
+            "asSymbol",
+            "slotNames",
         ],
     ),
 ];
@@ -120,6 +132,13 @@ mod tests {
             ("f: n = ( self async g: n; h )", Some("on their own")),
             ("f: n = ( (| g = ( self perform: n ) |) g )", Some("computes")),
             ("f: n = ( #(1 2) do: [ :i | self after: i send: #g ] )", Some("on their own")),
+            // A symbol is evaluated as the message that it names, however it was come by.
+            ("f: n = ( #mirror value: self )", Some("(mirror)")),
+            ("f: n = ( #(1 mirror) last value: self )", Some("(mirror)")),
+            ("f: n = ( (| mirror = 1 |) slotNames first value: self )", Some("(mirror)")),
+            ("f: n = ( ('mir' , 'ror') asSymbol value: self )", Some("computes")),
+            ("f: n = ( (| p* = AsyncSender. _target = n |) g )", Some("on their own")),
+            ("f: n = ( #(3 1) collect: #negated )", None),
         ] {
             let risks = Policy::default().risks(&holder, "f:", source, &BTreeSet::new());
             match wanted {

@@ -33,6 +33,8 @@ pub struct Prompt {
     /// Of one answer.
     pub max_tokens: u32,
     pub temperature: f64,
+    /// Whether a method is wanted, not a value.
+    pub is_method: bool,
 }
 
 /// A draft that failed, and why.
@@ -56,26 +58,36 @@ pub struct Material<'a> {
     /// Examples that the model may see.
     pub examples: &'a [Example],
     pub failures: &'a [Failure],
+    /// Of the universe's Codex.
+    pub principles: &'a [String],
 }
 
 impl Prompt {
     pub fn new(forge: &Forge, material: &Material<'_>) -> Self {
-        let sections = sections(material);
-        let all = sections.iter().flat_map(|(name, text)| [*name, text.as_str()]).collect::<Vec<_>>().join("\0");
-        let digest = blake3::hash(all.as_bytes()).to_hex();
-        let tag = digest.get(..16).unwrap_or_default();
-        let mut user = String::new();
-        for (name, text) in sections.iter().filter(|(_, text)| !text.is_empty()) {
-            user += &format!("<data-{tag} {name}>\n{text}\n</data-{tag}>\n");
-        }
-        user += if material.failures.is_empty() { &forge.request } else { &forge.repair };
+        let request = if material.failures.is_empty() { &forge.request } else { &forge.repair };
         Self {
             selector: material.selector.to_owned(),
             system: forge.system.clone(),
-            user,
+            user: composed(&sections(material), request),
             drafts: forge.drafts,
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
+            is_method: true,
+        }
+    }
+
+    /// Asks for a value. `told`: names and values; all of it is data.
+    pub fn outcome(forge: &Forge, selector: &str, told: &[(&'static str, Vec<String>)]) -> Self {
+        let section = |(name, lines): &(&'static str, Vec<String>)| (*name, data(lines.iter().cloned(), "\n"));
+        let sections: Vec<_> = told.iter().map(section).collect();
+        Self {
+            selector: selector.to_owned(),
+            system: forge.outcome_system.clone(),
+            user: composed(&sections, &forge.outcome_request),
+            drafts: 1,
+            max_tokens: forge.max_tokens,
+            temperature: forge.temperature,
+            is_method: false,
         }
     }
 
@@ -93,10 +105,21 @@ impl Prompt {
         digest.finalize().to_hex().to_string()
     }
 
-    /// The grammar of just this method.
+    /// The grammar of just the wanted method.
     pub fn grammar(&self) -> Option<String> {
-        grammar::of_method(&self.selector)
+        if self.is_method { grammar::of_method(&self.selector) } else { None }
     }
+}
+
+/// Sections between tags that no data can forge, and what is asked.
+fn composed(sections: &[(&'static str, String)], request: &str) -> String {
+    let all = sections.iter().flat_map(|(name, text)| [*name, text.as_str()]).collect::<Vec<_>>().join("\0");
+    let digest = blake3::hash(all.as_bytes()).to_hex();
+    let tag = digest.get(..16).unwrap_or_default();
+    let shown = sections.iter().filter(|(_, text)| !text.is_empty());
+    let mut user: String = shown.map(|(name, text)| format!("<data-{tag} {name}>\n{text}\n</data-{tag}>\n")).collect();
+    user += request;
+    user
 }
 
 /// The header that a method of this selector has, if it can have one: `at: a1 put: a2`. `names` gives the arguments'.
@@ -119,7 +142,7 @@ pub(crate) fn is_selector(selector: &str) -> bool {
 }
 
 fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
-    let Material { selector, shapes, receiver, holder, inherited, examples, failures } = material;
+    let Material { selector, shapes, receiver, holder, inherited, examples, failures, principles } = material;
     let intent = holder.slot(selector).and_then(|slot| match &slot.kind {
         SlotKind::Intent(intent) => Some(intent),
         _ => None,
@@ -142,7 +165,7 @@ fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
     let failures = failures.iter().skip(recent).map(|failure| {
         format!("{}\nrefused: {}", capped(&failure.draft, MAX_SOURCE), capped(&failure.reason, MAX_SOURCE))
     });
-    vec![
+    let mut sections = vec![
         ("message", data([header + &types.collect::<String>()].into_iter(), "")),
         ("what it shall do", data(intent.map(|intent| intent.text.clone()).into_iter(), "")),
         ("slots of the receiver", data(slots, "\n")),
@@ -150,7 +173,12 @@ fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
         ("methods beside it", data(siblings.take(MAX_SIBLINGS), "\n")),
         ("examples", data(examples, "\n")),
         ("refused drafts", data(failures, "\n\n")),
-    ]
+    ];
+    // Without principles a prompt is what it was before there were any: recordings know it by its digest.
+    if !principles.is_empty() {
+        sections.push(("principles that every method here keeps", data(principles.iter().cloned(), "\n")));
+    }
+    sections
 }
 
 /// Whole parts, as many as fit into a section.
@@ -223,6 +251,8 @@ mod tests {
             system: text("SYSTEM"),
             request: text("REQUEST"),
             repair: text("REPAIR"),
+            outcome_system: text("OUTCOME"),
+            outcome_request: text("ANSWER"),
             attempts: 3,
             drafts: 1,
             max_tokens: 64,
@@ -244,6 +274,7 @@ mod tests {
             inherited: &["deposit:".to_owned()],
             examples: &[],
             failures,
+            principles: &[],
         };
         Prompt::new(&forge(), &material)
     }

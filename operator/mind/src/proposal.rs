@@ -1,18 +1,21 @@
 //! Methods that wait for a person. A proposal belongs to an object and a selector, so that many senders of one message
 //! make one proposal; the row in the graph is the truth, whatever shows it.
 
-use batos_covenant::{Decision, Encoding, Proposal, ProposalPage, ProposalState, decode, encode};
+use batos_covenant::{Conflict, Decision, Encoding, Proposal, ProposalPage, ProposalState, decode, encode};
 use batos_graph::{Key, ObjectId, Put, Rev, StoreError};
 use batos_uvm::universe::{Changes, Universe, UniverseError, View, now};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 use crate::{
-    Approver, BecomingError, Job, Mind, Outcome, Step,
+    Approver, BecomingError, Job, Mind, MindError, Outcome, Step,
     becoming::refuse,
+    codex::Halt,
     journal::load,
     provenance::{self, digest},
 };
 
+/// The last millisecond of the year 9999: a conflict does not pass by itself.
+const NEVER: u64 = 253_402_300_799_999;
 /// Proposals on one page.
 const PAGE: usize = 64;
 
@@ -99,12 +102,29 @@ fn is_past(milliseconds: u64) -> bool {
 impl Mind {
     /// Puts what was judged before a person; the becoming waits.
     pub(crate) async fn propose(&self, mut job: Job) -> Result<(Job, Changes), UniverseError> {
-        let (holder_id, holder) = self.place_of(&job).await?;
-        let id = Job::id_of(holder_id, &job.selector);
         if self.pending().await? >= self.policy.most_pending {
             refuse(&mut job, format!("{} proposals wait for a person already", self.policy.most_pending));
             return Ok((job, Changes::default()));
         }
+        let changes = self.put_before_a_person(&job).await?;
+        job.step = Step::Proposed;
+        Ok((job, changes))
+    }
+
+    /// Ends a becoming that broke a rule. The universe makes nothing by itself until an Architect has answered.
+    pub(crate) async fn halt(&self, mut job: Job, conflict: Conflict) -> Result<(Job, Changes), UniverseError> {
+        let reason = format!("it breaks {conflict}; nothing more is made until the Architect answers: batos proposals");
+        job.conflict = Some(conflict);
+        let mut changes = self.put_before_a_person(&job).await?;
+        let (holder, _) = self.place_of(&job).await?;
+        changes.rows.push(Halt::with(&self.universe, Job::id_of(holder, &job.selector), true).await?);
+        refuse(&mut job, reason);
+        Ok((job, changes))
+    }
+
+    async fn put_before_a_person(&self, job: &Job) -> Result<Changes, UniverseError> {
+        let (holder_id, holder) = self.place_of(job).await?;
+        let id = Job::id_of(holder_id, &job.selector);
         let before = find(&self.universe, id).await?.map(|(rev, _)| rev);
         let source = job.draft.clone().unwrap_or_default();
         let name = View::new(&self.universe).object(job.receiver).await?.and_then(|(_, record)| record.name.clone());
@@ -120,19 +140,31 @@ impl Mind {
             replaces: holder.slot(&job.selector).and_then(|slot| slot.kind.method()).map(str::to_owned),
             source,
             risks: job.risks.clone(),
+            conflict: job.conflict.clone(),
             mind: job.mind.clone(),
             becoming: job.id.to_string(),
             proposed_at: now(),
-            expires_at: now().saturating_add(patience),
+            expires_at: if job.conflict.is_some() { NEVER } else { now().saturating_add(patience) },
             decision: None,
         };
-        tracing::info!(proposal = %id, selector = job.selector, risks = ?job.risks, "a person is asked");
+        tracing::info!(
+            proposal = %id, selector = job.selector, risks = ?job.risks, conflict = ?job.conflict, "a person is asked"
+        );
         let mut changes = Changes::default();
         let token = name.unwrap_or_else(|| job.receiver.to_string());
-        changes.events.push(self.universe.event_row(id, before.unwrap_or(0) + 1, token, "proposal", &proposal)?);
+        let kind = if job.conflict.is_some() { "conflict" } else { "proposal" };
+        changes.events.push(self.universe.event_row(id, before.unwrap_or(0) + 1, token, kind, &proposal)?);
         changes.rows.push((row(&self.universe, id, &proposal)?, before));
-        job.step = Step::Proposed;
-        Ok((job, changes))
+        Ok(changes)
+    }
+
+    /// Refuses while an Architect has to answer; else the row that says so, and its revision, for what is made meanwhile.
+    pub(crate) async fn unhalted(&self) -> Result<(Key, Option<Rev>), BecomingError> {
+        let (rev, halt) = Halt::read(&self.universe).await?;
+        match halt.conflicts.first() {
+            Some(conflict) => Err(MindError::Halted(conflict.clone()).into()),
+            None => Ok((self.universe.keys().halt(), rev)),
+        }
     }
 
     /// The object that the method goes to.
@@ -210,7 +242,9 @@ impl Mind {
         self.check(&decision, &proposal)?;
         let job_id = proposal.becoming.parse().map_err(|_| unknown())?;
         let (job_rev, mut job) = load(&self.universe, job_id).await?.ok_or_else(unknown)?;
-        if job.step != Step::Proposed {
+        // A change that broke the Codex was refused at once.
+        let waits = if proposal.conflict.is_some() { Step::Refused } else { Step::Proposed };
+        if job.step != waits {
             return Err(ApprovalError::Settled("under way"));
         }
         proposal.decision = Some(decision.clone());
@@ -218,6 +252,7 @@ impl Mind {
             true => {
                 proposal.state = ProposalState::Approved;
                 job.decision = Some(decision.clone());
+                job.refusal = None;
                 job.step = Step::Judged;
             }
             false => {
@@ -228,12 +263,18 @@ impl Mind {
         }
         let mut changes = Changes::default();
         changes.rows.push((row(&self.universe, id, &proposal)?, Some(rev)));
+        if proposal.conflict.is_some() {
+            changes.rows.push(Halt::with(&self.universe, id, false).await?);
+        }
         match self.step(&job, Some(job_rev), changes).await {
             Err(UniverseError::Store(StoreError::Conflict(_))) => return Err(ApprovalError::Settled("under way")),
             other => other.map(|_| ())?,
         }
         if decision.approve {
             self.pursue(job.id).await?;
+        }
+        if proposal.conflict.is_some() {
+            self.resume().await?;
         }
         Ok(find(&self.universe, id).await?.map_or(proposal, |(_, proposal)| proposal))
     }

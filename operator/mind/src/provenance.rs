@@ -54,6 +54,8 @@ pub(crate) async fn add(
             .collect(),
         examples: job.examples,
         risks: job.risks.clone(),
+        codex: job.codex.clone(),
+        conflict: job.conflict.clone(),
         decision: job.decision.clone(),
         made_at: now(),
         before: lineage.as_ref().map(|row| String::from_utf8_lossy(&row.bytes).into_owned()).unwrap_or_default(),

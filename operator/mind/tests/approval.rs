@@ -6,44 +6,13 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use batos_covenant::{Decision, Proposal, ProposalState};
-use batos_mind::{
-    ApprovalError, Autonomy, BecomingError, Mind, MindError, Outcome, Policy, public_key, sign, signing_key,
-};
+use batos_mind::{ApprovalError, Autonomy, BecomingError, Mind, MindError, Outcome, Policy, sign};
 use batos_uvm::universe::{Authority, Work, check, now};
-use common::{GOOD, Place, SLY, Scripted, deliver, place};
+use common::{GOOD, Person, Place, SLY, Scripted, deliver, place};
 use serde_json::json;
 
 /// Does what the examples say, and more.
 const RISKY: &str = "withdraw: n = ( self setSlot: #last value: n. balance: balance - n. ^balance )";
-
-struct Person {
-    key: Vec<u8>,
-}
-
-impl Person {
-    fn new() -> Self {
-        Self { key: signing_key().unwrap().0 }
-    }
-
-    fn policy(&self) -> Policy {
-        Policy { approvers: vec![public_key(&self.key).unwrap()], ..Policy::default() }
-    }
-
-    fn decide(&self, proposal: &Proposal, approve: bool, change: impl FnOnce(&mut Decision)) -> Decision {
-        let mut decision = Decision {
-            proposal: proposal.id.clone(),
-            digest: proposal.digest.clone(),
-            approve,
-            reason: "looked at it\napprove".to_owned(),
-            expires_at: now() + 60_000,
-            key: String::new(),
-            signature: String::new(),
-        };
-        change(&mut decision);
-        sign(&mut decision, "u", &self.key).unwrap();
-        decision
-    }
-}
 
 fn mind(place: &Place, rounds: &[&[&str]], policy: Policy) -> Mind {
     Mind::new(place.universe.clone(), Scripted::new(rounds), policy)

@@ -10,7 +10,12 @@ use serde_json::json;
 
 fn intent(name: &str, text: &str) -> SlotDefinition {
     let example = IntentExample { arguments: vec![4.into()], answers: Some(8.into()), ..IntentExample::default() };
-    let intent = IntentDefinition { text: text.to_owned(), arguments: vec!["n".to_owned()], examples: vec![example] };
+    let intent = IntentDefinition {
+        text: text.to_owned(),
+        arguments: vec!["n".to_owned()],
+        examples: vec![example],
+        outcome: None,
+    };
     SlotDefinition { name: name.to_owned(), value: None, method: None, intent: Some(intent), constant: false }
 }
 
@@ -87,7 +92,7 @@ async fn an_intent_that_no_method_can_be_is_refused() {
         ("at:put:", vec!["k", "v"], vec![IntentExample::default()], "gives 0 arguments, the selector takes 2"),
     ] {
         let arguments = arguments.into_iter().map(str::to_owned).collect();
-        let intent = IntentDefinition { text: "x".to_owned(), arguments, examples };
+        let intent = IntentDefinition { text: "x".to_owned(), arguments, examples, outcome: None };
         let slot =
             SlotDefinition { name: name.to_owned(), value: None, method: None, intent: Some(intent), constant: false };
         let error = apply(&universe, "bad", vec![slot]).await.unwrap_err();

@@ -9,13 +9,15 @@ use std::{
 
 use async_trait::async_trait;
 use batos_covenant::{
-    ApplyCommand, Encoding, Example, PrototypeDefinition, Reply, SendCommand, SlotDefinition, decode,
+    ApplyCommand, Decision, Encoding, ErrorKind, ErrorReply, Example, Proposal, PrototypeDefinition, Reply,
+    SendCommand, SlotDefinition, decode,
 };
 use batos_graph::{ObjectId, RedbStore};
 use batos_mind::{
-    Answer, BecomingError, BecomingEvent, Drafter, Mind, MindError, Outcome, Policy, Prompt, Step, Usage,
+    Answer, BecomingError, BecomingEvent, Drafter, Mind, MindError, Outcome, Policy, Prompt, Step, Usage, public_key,
+    sign, signing_key,
 };
-use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work};
+use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work, now};
 use serde_json::{Value, json};
 
 pub const GOOD: &str = "withdraw: n = ( balance: balance - n. ^balance )";
@@ -47,6 +49,37 @@ impl Drafter for Scripted {
     }
 }
 
+/// An Architect.
+pub struct Person {
+    pub key: Vec<u8>,
+}
+
+impl Person {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self { key: signing_key().unwrap().0 }
+    }
+
+    pub fn policy(&self) -> Policy {
+        Policy { approvers: vec![public_key(&self.key).unwrap()], ..Policy::default() }
+    }
+
+    pub fn decide(&self, proposal: &Proposal, approve: bool, change: impl FnOnce(&mut Decision)) -> Decision {
+        let mut decision = Decision {
+            proposal: proposal.id.clone(),
+            digest: proposal.digest.clone(),
+            approve,
+            reason: "looked at it\napprove".to_owned(),
+            expires_at: now() + 60_000,
+            key: String::new(),
+            signature: String::new(),
+        };
+        change(&mut decision);
+        sign(&mut decision, "u", &self.key).unwrap();
+        decision
+    }
+}
+
 pub struct Place {
     pub universe: Universe,
     pub account: ObjectId,
@@ -57,12 +90,6 @@ pub async fn place() -> Place {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(RedbStore::open(&folder.path().join("u.redb")).unwrap());
     let universe = Universe::open("u", store).await.unwrap();
-    let example = |balance: i64, n: i64| Example {
-        given: [("balance".to_owned(), json!(balance))].into(),
-        send: SendCommand { selector: "withdraw:".to_owned(), arguments: vec![json!(n)] },
-        answers: Some(json!(balance - n)),
-        leaves: [("balance".to_owned(), json!(balance - n))].into(),
-    };
     let balance = SlotDefinition {
         name: "balance".to_owned(),
         value: Some(json!(100)),
@@ -78,34 +105,79 @@ pub async fn place() -> Place {
         intent: None,
         constant: false,
     };
-    let definition = PrototypeDefinition {
-        slots: vec![balance, deposit],
-        examples: vec![example(100, 30), example(5, 5)],
-        ..PrototypeDefinition::default()
-    };
-    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
-    let account = ObjectId::of_name("account");
-    let work = Work::Apply { name: "account".to_owned(), apply };
-    deliver(&universe, account, Authority::Operator, work).await.unwrap();
+    let definition =
+        PrototypeDefinition { slots: vec![balance, deposit], examples: examples(), ..PrototypeDefinition::default() };
+    let account = apply(&universe, "account", definition).await;
     Place { universe, account, _folder: folder }
 }
 
+/// What people wrote of `withdraw:`.
+pub fn examples() -> Vec<Example> {
+    let example = |balance: i64, n: i64| Example {
+        given: [("balance".to_owned(), json!(balance))].into(),
+        send: SendCommand { selector: "withdraw:".to_owned(), arguments: vec![json!(n)] },
+        answers: Some(json!(balance - n)),
+        leaves: [("balance".to_owned(), json!(balance - n))].into(),
+    };
+    vec![example(100, 30), example(5, 5)]
+}
+
+/// Another object like the account, whose `withdraw:` nobody wrote either.
+pub async fn till(universe: &Universe) -> Unanswered {
+    let balance = json!({ "name": "balance", "value": 100 });
+    let definition = json!({ "slots": [balance], "examples": examples() });
+    let receiver = apply(universe, "till", serde_json::from_value(definition).unwrap()).await;
+    Unanswered {
+        receiver,
+        selector: "withdraw:".to_owned(),
+        shapes: vec!["integer".to_owned()],
+        intent: None,
+        question: None,
+    }
+}
+
+pub async fn apply(universe: &Universe, name: &str, definition: PrototypeDefinition) -> ObjectId {
+    let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
+    let object = ObjectId::of_name(name);
+    let work = Work::Apply { name: name.to_owned(), apply };
+    deliver(universe, object, Authority::Operator, work).await.unwrap();
+    object
+}
+
 pub async fn deliver(universe: &Universe, object: ObjectId, authority: Authority, work: Work) -> Result<Value, String> {
+    answer(universe, object, authority, work).await.map_err(|error| error.to_string())
+}
+
+pub async fn answer(
+    universe: &Universe,
+    object: ObjectId,
+    authority: Authority,
+    work: Work,
+) -> Result<Value, ErrorReply> {
     let (sender, encoding) = ("test".to_owned(), Encoding::Json);
     let message = Message { object, authority, sender, id: None, digest: [0; 32], encoding, work };
-    match universe.deliver(&message).await.unwrap() {
-        Delivery::Replied(reply) => match decode(&reply).unwrap().0 {
+    match universe.deliver(&message).await {
+        Ok(Delivery::Replied(reply)) => match decode(&reply).unwrap().0 {
             Reply::Ok(ok) => Ok(ok.value),
-            Reply::Error { error } => Err(error.to_string()),
+            Reply::Error { error } => Err(ErrorReply { transcript: None, ..error }),
         },
-        Delivery::NotUnderstood(missing) => Err(format!("not understood: {}", missing.selector)),
+        Ok(Delivery::NotUnderstood(missing)) => {
+            Err(ErrorReply::new(ErrorKind::NotUnderstood, format!("not understood: {}", missing.selector)))
+        }
+        Err(error) => Err(error.to_reply()),
     }
 }
 
 impl Place {
     pub fn missing(&self, selector: &str) -> Unanswered {
         let selector = selector.to_owned();
-        Unanswered { receiver: self.account, selector, shapes: vec!["integer".to_owned()], intent: None }
+        Unanswered {
+            receiver: self.account,
+            selector,
+            shapes: vec!["integer".to_owned()],
+            intent: None,
+            question: None,
+        }
     }
 
     pub async fn make(&self, drafter: Arc<dyn Drafter>) -> Result<Outcome, BecomingError> {
@@ -130,6 +202,25 @@ impl Place {
             }
         }
         events
+    }
+
+    /// Whether a message waits to run on its own.
+    pub async fn waiting(&self) -> bool {
+        let shard = self.account.shard();
+        let posts = self.universe.posts(shard, None).await.unwrap();
+        let (due, next) = self.universe.timers(shard).await.unwrap();
+        !(posts.is_empty() && due.is_empty() && next.is_none())
+    }
+
+    /// Whether an event of this kind waits to be published.
+    pub async fn told(&self, kind: &str) -> bool {
+        for shard in 0..=u8::MAX {
+            let events = self.universe.outbox(shard, None).await.unwrap();
+            if events.iter().any(|(_, event)| event.kind == kind) {
+                return true;
+            }
+        }
+        false
     }
 
     pub async fn steps(&self) -> Vec<Step> {

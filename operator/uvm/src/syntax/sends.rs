@@ -4,15 +4,22 @@ use std::collections::BTreeSet;
 
 use super::{Code, Expr, ExprKind, Receiver, SlotNode, SlotNodeKind, Statement};
 
-/// Selectors of all sends in a slot's code, also in the blocks and object literals within. A bare name counts as one.
+/// Selectors of all sends in a slot's code, also in the blocks and object literals within. A bare name counts as one, an
+/// assignment as its setter. What names a message without sending it counts too, for a symbol can be evaluated as one:
+/// literal symbols, and slots of object literals, whose names mirrors tell.
 pub fn sends(slot: &SlotNode) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    of_slot(slot, &mut found);
+    of_kind(&slot.kind, &mut found);
     found
 }
 
 fn of_slot(slot: &SlotNode, found: &mut BTreeSet<String>) {
-    match &slot.kind {
+    found.insert(slot.name.clone());
+    of_kind(&slot.kind, found);
+}
+
+fn of_kind(kind: &SlotNodeKind, found: &mut BTreeSet<String>) {
+    match kind {
         SlotNodeKind::Constant(value) | SlotNodeKind::Parent { value, .. } => of_expr(value, found),
         SlotNodeKind::Assignable(value) => value.iter().for_each(|value| of_expr(value, found)),
         SlotNodeKind::Method(code) => of_code(code, found),
@@ -29,7 +36,11 @@ fn of_code(code: &Code, found: &mut BTreeSet<String>) {
 fn of_expr(expr: &Expr, found: &mut BTreeSet<String>) {
     match &expr.kind {
         ExprKind::Name(name) => drop(found.insert(name.clone())),
-        ExprKind::Assign { value, .. } => of_expr(value, found),
+        ExprKind::Symbol(name) => drop(found.insert(name.clone())),
+        ExprKind::Assign { name, value } => {
+            found.insert(format!("{name}:"));
+            of_expr(value, found);
+        }
         ExprKind::Send { receiver, selector, arguments } => {
             found.insert(selector.clone());
             if let Receiver::Expr(receiver) = receiver {
@@ -49,11 +60,6 @@ fn of_expr(expr: &Expr, found: &mut BTreeSet<String>) {
         }
         ExprKind::Block(code) => of_code(code, found),
         ExprKind::Object(slots) => slots.iter().for_each(|slot| of_slot(slot, found)),
-        ExprKind::Integer(_)
-        | ExprKind::Float(_)
-        | ExprKind::Str(_)
-        | ExprKind::Symbol(_)
-        | ExprKind::Char(_)
-        | ExprKind::SelfRef => {}
+        ExprKind::Integer(_) | ExprKind::Float(_) | ExprKind::Str(_) | ExprKind::Char(_) | ExprKind::SelfRef => {}
     }
 }

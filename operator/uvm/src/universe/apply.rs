@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use batos_covenant::{ApplyCommand, Example, IntentDefinition, OkReply, PrototypeDefinition, Reply, SlotDefinition};
+use batos_covenant::{
+    ApplyCommand, Example, IntentDefinition, OkReply, OutcomeDefinition, PrototypeDefinition, Reply, SlotDefinition,
+};
 use batos_graph::{Intent, Manifest, ObjectId, Record, Rev, Slot, SlotKind, Value};
 use serde_json::json;
 
@@ -125,9 +127,7 @@ impl Universe {
         source: &str,
     ) -> Result<(Changes, ObjectId), UniverseError> {
         let (holder, rev, record) = self.holder(object).await?;
-        let method = method(name, source)?;
-        let mut record = (*record).clone();
-        put_slot(&mut record.slots, method);
+        let record = with_method(&record, false, name, source)?;
         let reads = Reads { objects: vec![(holder, Some(rev))], names: Vec::new() };
         let write = Write { id: holder, prev_rev: Some(rev), record, changed: vec![name.to_owned()] };
         Ok((Changes { writes: vec![write], ..Changes::reading(reads) }, holder))
@@ -138,13 +138,7 @@ impl Universe {
         let Some((rev, record)) = View::new(self).object(holder).await? else {
             return Err(UniverseError::NoSuchObject(holder.to_string()));
         };
-        let Some(Slot { kind: SlotKind::Intent(intent), .. }) = record.slot(name) else {
-            let reason = "is no intent any more".to_owned();
-            return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
-        };
-        let intent = Intent { compiled: Some(source.to_owned()), ..(**intent).clone() };
-        let mut record = (*record).clone();
-        put_slot(&mut record.slots, Slot { name: name.to_owned(), kind: SlotKind::Intent(Box::new(intent)) });
+        let record = with_method(&record, true, name, source)?;
         let reads = Reads { objects: vec![(holder, Some(rev))], names: Vec::new() };
         let write = Write { id: holder, prev_rev: Some(rev), record, changed: vec![name.to_owned()] };
         Ok(Changes { writes: vec![write], ..Changes::reading(reads) })
@@ -181,6 +175,26 @@ impl Universe {
             None => Err(UniverseError::NoSuchObject(receiver.to_string())),
         }
     }
+}
+
+/// The holder with a method that was made, as a swap leaves it: an intent stays one.
+pub fn with_method(holder: &Record, intent: bool, name: &str, source: &str) -> Result<Record, UniverseError> {
+    let mut slot = method(name, source)?;
+    if intent {
+        let Some(Slot { kind: SlotKind::Intent(intent), .. }) = holder.slot(name) else {
+            let reason = "is no intent any more".to_owned();
+            return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
+        };
+        if intent.outcome.is_some() {
+            let reason = "is answered by a model each time: no method is made of it".to_owned();
+            return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
+        }
+        let compiled = slot.kind.method().map(str::to_owned);
+        slot.kind = SlotKind::Intent(Box::new(Intent { compiled, ..(**intent).clone() }));
+    }
+    let mut record = holder.clone();
+    put_slot(&mut record.slots, slot);
+    Ok(record)
 }
 
 /// Older generations and terms never come back.
@@ -246,10 +260,24 @@ fn intent(name: &str, definition: &IntentDefinition) -> Result<Slot, UniverseErr
         )));
     }
     let examples = serde_json::to_string(&examples).map_err(|e| UniverseError::Internal(e.to_string()))?;
-    let intent = Intent { text: definition.text.clone(), arguments, examples, compiled: None };
+    let outcome = definition.outcome.as_ref().map(|outcome| outcome_of(name, outcome)).transpose()?;
+    let intent = Intent { text: definition.text.clone(), arguments, examples, compiled: None, outcome };
     // The names have to be such that a method can have.
     method(name, &format!("{} = ( nil )", header(name, &intent.arguments)))?;
     Ok(Slot { name: name.to_owned(), kind: SlotKind::Intent(Box::new(intent)) })
+}
+
+/// An outcome as it is stored: its fields become slots.
+fn outcome_of(name: &str, outcome: &OutcomeDefinition) -> Result<String, UniverseError> {
+    let bad = |reason: String| UniverseError::BadSlot { slot: name.to_owned(), reason };
+    if let Some(flaw) = outcome.answers.flaw() {
+        return Err(bad(format!("the shape of its answers: {flaw}")));
+    }
+    let is_name = |field: &&String| check_method(&format!("{field} = ( nil )")).is_ok_and(|m| m.selector == **field);
+    if let Some(field) = outcome.answers.fields.keys().find(|field| !is_name(field)) {
+        return Err(bad(format!("the shape of its answers: {field:?} is no name of a slot")));
+    }
+    serde_json::to_string(outcome).map_err(|e| UniverseError::Internal(e.to_string()))
 }
 
 fn method(name: &str, source: &str) -> Result<Slot, UniverseError> {

@@ -19,6 +19,8 @@ pub struct Changes {
     pub lock: Vec<ObjectId>,
     /// The message that makes these changes, for people.
     pub cause: Option<String>,
+    /// Rows that must be as they were read.
+    pub expect: Vec<(Key, Option<Rev>)>,
     /// Rows beside objects: a journal, with the revision it was read at.
     pub rows: Vec<(Put, Option<Rev>)>,
     /// Events beside those of the written objects.
@@ -199,6 +201,7 @@ impl Universe {
             gained.remove(new);
         }
         batch.expect.extend(gained.iter().map(|id| Expect { key: keys.unreached(*id), rev: None }));
+        batch.expect.extend(changes.expect.into_iter().map(|(key, rev)| Expect { key, rev }));
         for (put, rev) in changes.rows {
             batch.expect.push(Expect { key: put.key.clone(), rev });
             batch.put.push(put);

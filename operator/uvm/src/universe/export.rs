@@ -228,6 +228,7 @@ impl Survey {
                 | Place::Sent(_)
                 | Place::Version
                 | Place::Sweep
+                | Place::Halt
                 | Place::Unreached(_),
             ) => {}
             None => self.problem(format!("key {key:?} is none of ours")),

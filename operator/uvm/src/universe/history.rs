@@ -100,6 +100,15 @@ impl Universe {
         Ok((found, high == 0))
     }
 
+    /// What an object was at a revision, if nothing of it was trimmed.
+    pub async fn object_at(&self, object: ObjectId, rev: Rev) -> Result<Option<Record>, UniverseError> {
+        self.inner.cache.forget([object]);
+        match View::new(self).object(object).await? {
+            Some((now, record)) if now == rev => Ok(Some((*record).clone())),
+            _ => self.revision_at(object, rev).await,
+        }
+    }
+
     /// What an object was at a revision before the living one, if nothing of it was trimmed.
     pub(super) async fn revision_at(&self, object: ObjectId, rev: Rev) -> Result<Option<Record>, UniverseError> {
         let rows =

@@ -32,7 +32,7 @@ use std::sync::{
 use batos_graph::{KeySpace, ObjectId, Store};
 use tokio::sync::Mutex;
 
-pub use apply::TRAITS_PREFIX;
+pub use apply::{TRAITS_PREFIX, with_method};
 pub use authority::Authority;
 pub use collection::{Collected, JobTargets};
 pub use commit::Changes;
@@ -45,9 +45,9 @@ pub use restoring::Restoring;
 pub use retention::{Age, Retention};
 pub use shards::Filled;
 pub use sweep::Swept;
-pub use turns::{Delivery, Message, Unanswered, Work};
+pub use turns::{Delivery, MAX_REPLY, Message, Outcome, Unanswered, Work};
 pub use version::{BatosVersion, UNIVERSE_FORMAT, admit_row};
-pub use view::View;
+pub use view::{Ended, View};
 
 use export::is_empty;
 use shards::Shards;

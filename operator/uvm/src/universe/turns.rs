@@ -3,24 +3,24 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use batos_covenant::{
-    ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, decode, encode,
+    ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, Wire, decode, encode,
 };
-use batos_graph::{Key, ObjectId, Place, Record, Rev, StoreError};
+use batos_graph::{Key, ObjectId, Place, Put, Record, Rev, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Authority, Universe, UniverseError, View, Waiting,
+    Authority, Ended, Universe, UniverseError, View, Waiting,
     commit::Changes,
     history::{differences, whole},
     posts, render, retention,
 };
-use crate::vm::{Call, Exit, Limits, NotUnderstood, Turn, VmError};
+use crate::vm::{Call, Limits, NotUnderstood, Question, Turn, VmError};
 
 /// How often a turn runs again on fresh objects before its sender hears of the conflict.
 const ATTEMPTS: u32 = 24;
 
 /// Largest reply, in bytes: it is kept with its message, in one record of the store, and must fit into one of the bus.
-const MAX_REPLY: usize = 256 * 1024;
+pub const MAX_REPLY: usize = 256 * 1024;
 
 /// A request that changes the graph, or may.
 #[derive(Debug, Clone)]
@@ -85,7 +85,12 @@ pub struct Unanswered {
     pub shapes: Vec<String>,
     /// The object whose intent of that name has no method yet.
     pub intent: Option<ObjectId>,
+    /// What a model is asked, when the intent's outcome is its to say.
+    pub question: Option<Box<Question>>,
 }
+
+/// A model's answer, as a turn takes it, with the key of its question.
+pub type Outcome = ([u8; 32], Wire);
 
 /// What the inbox remembers of a message.
 #[derive(Serialize, Deserialize)]
@@ -108,6 +113,11 @@ pub(super) enum Attempt {
 impl Universe {
     /// Carries out a message and makes it durable. Repeats with the same id get the stored reply.
     pub async fn deliver(&self, message: &Message) -> Result<Delivery, UniverseError> {
+        self.deliver_with(message, &[]).await
+    }
+
+    /// As `deliver`, with what models have answered so far.
+    pub async fn deliver_with(&self, message: &Message, outcomes: &[Outcome]) -> Result<Delivery, UniverseError> {
         let lane = self.inner.lanes.get(usize::from(message.object.shard()));
         let mut turn = match lane {
             Some(lane) => Some(lane.lock().await),
@@ -130,7 +140,7 @@ impl Universe {
                 return Ok(Delivery::Replied(Vec::new()));
             }
             self.refuse_expired(message)?;
-            let (mut changes, outcome) = match self.attempt(message).await? {
+            let (mut changes, outcome) = match self.attempt(message, outcomes).await? {
                 Attempt::Commit(changes, reply) => (changes, reply),
                 Attempt::NotUnderstood(changes, missing) => match self.is_current(&changes).await? {
                     true => return unanswered(missing),
@@ -238,7 +248,7 @@ impl Universe {
         }
     }
 
-    async fn attempt(&self, message: &Message) -> Result<Attempt, UniverseError> {
+    async fn attempt(&self, message: &Message, outcomes: &[Outcome]) -> Result<Attempt, UniverseError> {
         match &message.work {
             Work::Send { send, made } => {
                 let call = Call {
@@ -247,21 +257,37 @@ impl Universe {
                     arguments: send.arguments.clone(),
                 };
                 let turn = Turn::new(&call, Limits::default(), self.seed(message)?)?;
-                self.attempt_turn(message, turn, made.clone()).await
+                self.attempt_turn(message, turn, outcomes, made.clone()).await
             }
             Work::Eval { source, made } => {
                 let turn = Turn::eval(message.object, source, Limits::default(), self.seed(message)?)?;
-                self.attempt_turn(message, turn, made.clone()).await
+                self.attempt_turn(message, turn, outcomes, made.clone()).await
             }
             Work::CreateMethod { name, source } => self.attempt_create_method(message.object, name, source).await,
             Work::Post { waiting } => {
                 let limits = Limits { hops: waiting.envelope.hops, ..Limits::default() };
                 let turn = Turn::of_post(&waiting.envelope.post, limits, self.seed(message)?)?;
-                self.attempt_turn(message, turn, None).await
+                self.attempt_turn(message, turn, outcomes, None).await
             }
             Work::Undo { slot } => self.attempt_undo(message.object, slot).await,
             Work::Apply { name, apply } => self.attempt_apply(name, apply).await,
         }
+    }
+
+    /// What was kept under this key beside an object; it goes as replies go.
+    pub async fn recall(&self, object: ObjectId, key: [u8; 16]) -> Result<Option<Vec<u8>>, UniverseError> {
+        let key = self.inner.keys.inbox(object, key);
+        let rows = self.inner.store.read(&[key]).await.map_err(UniverseError::Store)?;
+        let Some(row) = rows.into_iter().next().flatten() else { return Ok(None) };
+        let (stored, _): (Stored, _) = decode(&row.bytes).map_err(|e| UniverseError::Internal(e.to_string()))?;
+        Ok(Some(stored.reply))
+    }
+
+    /// The row that keeps bytes so; whoever writes it first is first.
+    pub fn kept(&self, object: ObjectId, key: [u8; 16], bytes: Vec<u8>) -> Result<(Put, Option<Rev>), UniverseError> {
+        let stored = Stored { digest: [0; 32], reply: bytes, at: self.now() };
+        let bytes = encode(&stored, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
+        Ok((Put { key: self.inner.keys.inbox(object, key), bytes }, None))
     }
 
     /// What decides time, randomness and new ids: the same for a repeat under the same id.
@@ -279,30 +305,19 @@ impl Universe {
         &self,
         message: &Message,
         mut turn: Turn,
+        outcomes: &[Outcome],
         made: Option<Made>,
     ) -> Result<Attempt, UniverseError> {
+        outcomes.iter().for_each(|(key, answer)| turn.supply_outcome(*key, answer.clone()));
         let now = posts::now();
         turn = turn.starting_at(now);
-        let exit = View::new(self).run(&mut turn).await?;
+        let ended = View::new(self).end(&mut turn, message.authority, message.object).await?;
         let mut changes = Changes::reading(turn.reads());
         let transcript = turn.transcript();
-        let outcome = match exit {
-            Exit::Done => turn.effects(),
-            Exit::Failed(error) => Err(error),
-            Exit::NotUnderstood(missing) => return Ok(Attempt::NotUnderstood(changes, missing)),
-            Exit::Paused | Exit::Fault(_) => {
-                return Err(UniverseError::Internal("a turn left its view unfinished".to_owned()));
-            }
-        };
-        let reply = match outcome {
-            Ok(mut effects) => {
-                for write in &effects.writes {
-                    let old = View::new(self).object(write.id).await?.filter(|(rev, _)| Some(*rev) == write.prev_rev);
-                    let old = old.as_ref().map(|(_, record)| record.as_ref());
-                    if let Err(refused) = message.authority.check(message.object, write, old) {
-                        return Ok(Attempt::Commit(changes, Reply::Error { error: refused.to_reply() }));
-                    }
-                }
+        let reply = match ended {
+            Ended::NotUnderstood(missing) => return Ok(Attempt::NotUnderstood(changes, missing)),
+            Ended::Refused(refused) => Reply::Error { error: refused.to_reply() },
+            Ended::Done(mut effects) => {
                 let cause = match &message.work {
                     Work::Post { waiting } => Some(&waiting.envelope),
                     _ => None,
@@ -319,10 +334,10 @@ impl Universe {
                 }
                 Reply::Ok(OkReply { value: effects.answer, rev, made, transcript })
             }
-            Err(VmError { kind: ErrorKind::NoSuchObject, .. }) if changes.is_absent(message.object) => {
+            Ended::Failed(VmError { kind: ErrorKind::NoSuchObject, .. }) if changes.is_absent(message.object) => {
                 return Err(UniverseError::NoSuchObject(message.object.to_string()));
             }
-            Err(VmError { kind, message, stack }) => {
+            Ended::Failed(VmError { kind, message, stack }) => {
                 Reply::Error { error: ErrorReply { stack, transcript, ..ErrorReply::new(kind, message) } }
             }
         };
@@ -331,10 +346,12 @@ impl Universe {
 }
 
 fn unanswered(missing: NotUnderstood) -> Result<Delivery, UniverseError> {
-    match missing.receiver {
+    // A model may be asked on behalf of an object that only the turn has.
+    let asker = missing.intent.filter(|_| missing.question.is_some());
+    match missing.receiver.or(asker) {
         Some(receiver) => {
-            let NotUnderstood { selector, shapes, intent, .. } = missing;
-            Ok(Delivery::NotUnderstood(Unanswered { receiver, selector, shapes, intent }))
+            let NotUnderstood { selector, shapes, intent, question, .. } = missing;
+            Ok(Delivery::NotUnderstood(Unanswered { receiver, selector, shapes, intent, question }))
         }
         None => Err(UniverseError::Turn(VmError {
             kind: ErrorKind::NotUnderstood,

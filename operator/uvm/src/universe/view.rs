@@ -7,8 +7,8 @@ use std::{
 
 use batos_graph::{KeySpace, ObjectId, Record, Rev, Store};
 
-use super::{Universe, UniverseError};
-use crate::vm::{Exit, Needs, Turn};
+use super::{Authority, Universe, UniverseError};
+use crate::vm::{Effects, Exit, Needs, NotUnderstood, Turn, VmError};
 
 /// An object with its revision; `None` when there is none.
 pub(super) type Found = Option<(Rev, Arc<Record>)>;
@@ -91,7 +91,18 @@ impl Cache {
     }
 }
 
+/// How a turn ended, before anybody commits it.
+#[derive(Debug)]
+pub enum Ended {
+    Done(Effects),
+    NotUnderstood(NotUnderstood),
+    Failed(VmError),
+    /// It wrote what its authority may not.
+    Refused(UniverseError),
+}
+
 /// The graph as one turn sees it. With an overlay it is a throw-away view: nothing of it reaches the store.
+#[derive(Clone)]
 pub struct View<'a> {
     universe: &'a Universe,
     overlay: BTreeMap<ObjectId, Arc<Record>>,
@@ -100,6 +111,10 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     pub fn new(universe: &'a Universe) -> Self {
         Self { universe, overlay: BTreeMap::new() }
+    }
+
+    pub fn universe(&self) -> &'a Universe {
+        self.universe
     }
 
     /// Lets the turn see `record` instead of what is stored under `id`.
@@ -120,6 +135,30 @@ impl<'a> View<'a> {
             }
         }
         Ok(found)
+    }
+
+    /// Runs a turn on `receiver` in the name of `authority`: whether it is carried out or tried, it comes to the same.
+    pub async fn end(&self, turn: &mut Turn, authority: Authority, receiver: ObjectId) -> Result<Ended, UniverseError> {
+        let effects = match self.run(turn).await? {
+            Exit::Done => turn.effects(),
+            Exit::Failed(error) => Err(error),
+            Exit::NotUnderstood(missing) => return Ok(Ended::NotUnderstood(missing)),
+            Exit::Paused | Exit::Fault(_) => {
+                return Err(UniverseError::Internal("a turn left its view unfinished".to_owned()));
+            }
+        };
+        let effects = match effects {
+            Ok(effects) => effects,
+            Err(error) => return Ok(Ended::Failed(error)),
+        };
+        for write in &effects.writes {
+            let old = self.object(write.id).await?.filter(|(rev, _)| Some(*rev) == write.prev_rev);
+            let old = old.as_ref().map(|(_, record)| record.as_ref());
+            if let Err(refused) = authority.check(receiver, write, old) {
+                return Ok(Ended::Refused(refused));
+            }
+        }
+        Ok(Ended::Done(effects))
     }
 
     /// Runs a turn to its exit, loading what it faults on. Never answers `Paused` or `Fault`.

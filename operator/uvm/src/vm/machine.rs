@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use batos_covenant::{ErrorKind, Transcript};
+use batos_covenant::{ErrorKind, Transcript, Wire};
 use batos_graph::{ObjectId, Payload, Record, Rev};
 
 use super::{
@@ -121,6 +121,8 @@ pub(super) struct Machine {
     pub names: HashMap<String, Option<ObjectId>>,
     /// Who refers to objects, as far as it was asked.
     pub holders: HashMap<ObjectId, Vec<ObjectId>>,
+    /// What models answered, by the keys of their questions.
+    pub outcomes: HashMap<[u8; 32], Wire>,
     pub fuel: u64,
     pub answer: Value,
     /// Decides ids of new objects and what the turn draws at random.
@@ -157,6 +159,7 @@ impl Machine {
         Self {
             heap: Heap::new(limits.heap_bytes),
             names: HashMap::new(),
+            outcomes: HashMap::new(),
             holders: HashMap::new(),
             fuel: limits.fuel,
             answer: Value::NIL,
@@ -335,6 +338,7 @@ impl Machine {
             selector,
             shapes,
             intent: None,
+            question: None,
         }
     }
 }

@@ -31,4 +31,4 @@ pub use compile::{CheckedMethod, check_method};
 pub use error::VmError;
 pub use post::{Post, TimerId};
 pub use slots::header;
-pub use turn::{Call, Effects, Exit, Limits, Needs, NotUnderstood, Reads, Turn, Write};
+pub use turn::{Call, Effects, Exit, Limits, Needs, NotUnderstood, Question, Reads, Turn, Write};

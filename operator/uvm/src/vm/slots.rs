@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use batos_covenant::OutcomeDefinition;
 use batos_graph::Intent;
 
 use super::{
@@ -192,7 +193,7 @@ impl Heap {
     pub fn intent(&mut self, name: Symbol, intent: &Intent) -> Value {
         let (source, is_made) = match &intent.compiled {
             Some(source) => (Arc::from(source.as_str()), true),
-            None => (Arc::from(wanting(self.symbols.name(name), &intent.arguments)), false),
+            None => (Arc::from(wanting(self.symbols.name(name), intent)), false),
         };
         self.methods.push(Method {
             name,
@@ -211,9 +212,17 @@ impl Heap {
 }
 
 /// Source of a method that stands for an intent: it has an activation of its own, which says who holds it.
-fn wanting(selector: &str, arguments: &[String]) -> String {
-    let header = header(selector, arguments);
-    format!("{header} = ( | made | made := _Intent: #{selector} With: {{{}}}. ^made )", arguments.join(". "))
+fn wanting(selector: &str, intent: &Intent) -> String {
+    let (header, arguments) = (header(selector, &intent.arguments), intent.arguments.join(". "));
+    let outcome = intent.outcome.as_ref().and_then(|text| serde_json::from_str::<OutcomeDefinition>(text).ok());
+    let fields = outcome.map(|outcome| outcome.answers.fields).unwrap_or_default();
+    // The fields of a record come as an array.
+    let slots = fields.keys().enumerate().map(|(n, field)| format!("{field} = (made at: {}) yourself", n + 1));
+    let answer = match fields.is_empty() {
+        true => "made".to_owned(),
+        false => format!("(| {} |)", slots.collect::<Vec<_>>().join(". ")),
+    };
+    format!("{header} = ( | made | made := _Intent: #{selector} With: {{{arguments}}}. ^{answer} )")
 }
 
 /// A selector with the names of its arguments: `at: key put: value`.

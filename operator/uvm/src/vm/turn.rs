@@ -81,6 +81,17 @@ pub struct NotUnderstood {
     pub shapes: Vec<String>,
     /// The object whose intent of that name has no method yet.
     pub intent: Option<ObjectId>,
+    /// What a model is asked, when the intent's outcome is its to say.
+    pub question: Option<Box<Question>>,
+}
+
+/// What a model is told of a message whose outcome is its to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Names the question: holder, selector and inputs.
+    pub key: [u8; 32],
+    /// `arguments`, and the receiver's own data slots as `receiver`.
+    pub inputs: Wire,
 }
 
 /// What a turn's outcome rests on, sorted.
@@ -185,6 +196,11 @@ impl Turn {
         self.machine.names.insert(name.to_owned(), found);
     }
 
+    /// A model's answer to the question of this key.
+    pub fn supply_outcome(&mut self, key: [u8; 32], answer: Wire) {
+        self.machine.outcomes.insert(key, answer);
+    }
+
     /// Who refers to `id` in the store. What the turn itself has changed is not among it, and the turn does not rest on it.
     pub fn supply_holders(&mut self, id: ObjectId, holders: Vec<ObjectId>) {
         self.machine.holders.insert(id, holders);
@@ -228,7 +244,7 @@ impl Turn {
 }
 
 /// A value from the wire in the heap of a turn.
-fn value_of(heap: &mut Heap, wire: &Wire, depth: usize) -> Result<Value, VmError> {
+pub(super) fn value_of(heap: &mut Heap, wire: &Wire, depth: usize) -> Result<Value, VmError> {
     let bad = |text: String| VmError::new(ErrorKind::BadRequest, text);
     let stopped = |stop: Stop| match stop {
         Stop::Fail(error) | Stop::Raise(_, error) => error,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use batos_bench_store::{Failure, send};
 use batos_covenant::{ApplyCommand, ErrorKind, Example, PrototypeDefinition, Wire};
 use batos_graph::{ObjectId, Record, Slot, SlotKind};
-use batos_mind::{Verdict, judge};
+use batos_mind::{Case, Verdict};
 use batos_uvm::{
     universe::{Universe, View, Work},
     vm::{Call, Exit, Limits, Turn},
@@ -44,9 +44,17 @@ impl Trial {
 
     /// Whether the Crucible admits the method; else its reason.
     pub async fn judge(&self, source: &str) -> Result<Result<(), String>, Failure> {
-        let holder = (self.holder.0, self.holder.1.as_ref());
-        let verdict = judge(&self.universe, self.object, holder, &self.selector, source, &self.examples);
-        Ok(match verdict.await? {
+        let case = Case {
+            view: View::new(&self.universe),
+            receiver: self.object,
+            holder: (self.holder.0, &self.holder.1),
+            intent: false,
+            selector: &self.selector,
+            examples: &self.examples,
+            began: 0,
+            seed: [0; 32],
+        };
+        Ok(match case.judge(source).await? {
             Verdict::Admitted { .. } => Ok(()),
             Verdict::Refused { reason, .. } => Err(reason),
         })

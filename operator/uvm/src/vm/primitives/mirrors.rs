@@ -1,18 +1,25 @@
 //! Slots as data: what mirrors and `setSlot:value:` stand on.
 
-use batos_graph::Intent;
+use batos_covenant::Wire;
+use batos_graph::{Intent, ObjectId};
+use serde_json::json;
 
 use super::{Entry, Flow, Result, answer, arg, arity, array, body, object, text};
 use crate::{
     syntax::{SlotNode, SlotNodeKind, print_slot},
     vm::{
         check_method,
-        error::{Stop, failed},
-        heap::{Origin, Slot, SlotType},
+        error::{Stop, failed, limit},
+        heap::{Body, Origin, Slot, SlotType},
         machine::Machine,
-        value::{Handle, Value},
+        turn::{Question, value_of},
+        value::{Handle, Kind, Value},
     },
 };
+
+/// Most that a model is told of one message's values, in bytes, and how deep arrays in it nest.
+const MAX_TOLD: usize = 8192;
+const MAX_TOLD_DEPTH: usize = 8;
 
 pub(super) const TABLE: &[Entry] = &[
     ("_SetSlot:Value:", |m, me, a| set_slot(m, me, arg(a, 0), arg(a, 1)).map(Flow::Value)),
@@ -63,6 +70,15 @@ pub(super) const TABLE: &[Entry] = &[
         let mut missing = m.missing(me, selector, &arguments);
         let holder = m.frames.last().and_then(|frame| frame.holder).or(me.as_object());
         missing.intent = holder.and_then(|holder| m.heap.id_of(holder, &m.seed));
+        if let (Some(holder), Some(id)) = (holder, missing.intent)
+            && is_outcome(m, holder, arg(a, 0))?
+        {
+            let question = question(m, me, id, &missing.selector, &arguments)?;
+            if let Some(answer) = m.outcomes.get(&question.key).cloned() {
+                return value_of(&mut m.heap, &answer, 0).map(Flow::Value).map_err(Stop::Fail);
+            }
+            missing.question = Some(Box::new(question));
+        }
         Err(Stop::NotUnderstood(missing))
     }),
     ("_Holders", |m, me, _| {
@@ -88,6 +104,69 @@ pub(super) const TABLE: &[Entry] = &[
         answer(me)
     }),
 ];
+
+fn is_outcome(m: &mut Machine, holder: Handle, selector: Value) -> Result<bool> {
+    let slot = own(m, Value::object(holder), selector)?;
+    Ok(slot.is_some_and(|slot| intent(m, &slot).is_some_and(|intent| intent.outcome.is_some())))
+}
+
+/// What a model is told: values only, no objects.
+fn question(m: &mut Machine, me: Value, holder: ObjectId, selector: &str, arguments: &[Value]) -> Result<Question> {
+    let mut told = Vec::new();
+    for (n, argument) in arguments.iter().enumerate() {
+        match told_of(m, *argument, 0)? {
+            Some(value) => told.push(value),
+            None => {
+                let wanted = "a model is told numbers, texts, symbols, booleans, nil and arrays of them";
+                return failed(format!("argument {} of {selector:?} is {}: {wanted}", n + 1, m.describe(*argument)));
+            }
+        }
+    }
+    let mut own = serde_json::Map::new();
+    let slots = match me.as_object() {
+        Some(handle) if m.heap.get(handle)?.body.is_object() => m.heap.slots(handle)?,
+        _ => Vec::new(),
+    };
+    for slot in slots {
+        let name = m.heap.symbols.name(slot.name).to_owned();
+        let is_data = matches!(slot.kind, SlotType::Constant | SlotType::Assignable);
+        // What begins with an underscore is private.
+        if is_data && !name.starts_with('_') {
+            own.extend(told_of(m, slot.value, 0)?.map(|value| (name, value)));
+        }
+    }
+    let inputs = json!({ "arguments": told, "receiver": own });
+    let text = inputs.to_string();
+    if text.len() > MAX_TOLD {
+        return limit(format!("{selector:?} would tell a model {} bytes, at most {MAX_TOLD} are told", text.len()));
+    }
+    let mut key = blake3::Hasher::new();
+    key.update(&holder.0).update(selector.as_bytes()).update(&[0]).update(text.as_bytes());
+    Ok(Question { key: *key.finalize().as_bytes(), inputs })
+}
+
+/// A value without objects, or none.
+fn told_of(m: &Machine, value: Value, depth: usize) -> Result<Option<Wire>> {
+    Ok(match value.kind() {
+        Kind::Nil => Some(Wire::Null),
+        Kind::Bool(b) => Some(json!(b)),
+        Kind::Int(n) => Some(json!(n)),
+        Kind::Float(x) => x.is_finite().then(|| json!(x)),
+        Kind::Symbol(symbol) => Some(json!(m.heap.symbols.name(symbol))),
+        Kind::Char(c) => Some(json!(c)),
+        Kind::Object(_) => match body(m, value)? {
+            Body::Str(text) => Some(json!(&**text)),
+            Body::Big(n) => Some(json!(n.to_string())),
+            Body::Fraction(n) => Some(json!(format!("{}/{}", n.numerator, n.denominator))),
+            Body::Array(elements) if depth < MAX_TOLD_DEPTH => {
+                let told =
+                    elements.iter().map(|element| told_of(m, *element, depth + 1)).collect::<Result<Vec<_>>>()?;
+                told.into_iter().collect::<Option<Vec<_>>>().map(Wire::Array)
+            }
+            _ => None,
+        },
+    })
+}
 
 fn own(m: &mut Machine, me: Value, name: Value) -> Result<Option<Slot>> {
     let name = text(m, name)?.to_owned();
