@@ -31,6 +31,10 @@ enum Command {
     /// The Kubernetes operator
     #[cfg(feature = "kubernetes")]
     Operator(crate::operator::Operator),
+    /// Models and LoRA adapters on GPUs
+    #[cfg(feature = "weaver")]
+    #[command(subcommand)]
+    Weaver(crate::weaver::Weaver),
     /// Prints the custom resource definitions
     #[cfg(feature = "kubernetes")]
     Crds,
@@ -140,6 +144,8 @@ impl Cli {
             Command::Up(_) | Command::Uvm(_) => true,
             #[cfg(feature = "kubernetes")]
             Command::Operator(_) => true,
+            #[cfg(feature = "weaver")]
+            Command::Weaver(weaver) => weaver.serves(),
             _ => false,
         };
         install_logging(if serves { "info,async_nats=warn" } else { "error" });
@@ -151,6 +157,8 @@ impl Cli {
             Command::Uvm(uvm) => uvm.run().await,
             #[cfg(feature = "kubernetes")]
             Command::Operator(operator) => operator.run().await,
+            #[cfg(feature = "weaver")]
+            Command::Weaver(weaver) => weaver.run().await,
             #[cfg(feature = "kubernetes")]
             Command::Crds => {
                 print!("{}", batos_crds::crd_yaml()?);

@@ -23,6 +23,8 @@ mod store;
 mod style;
 mod talk;
 mod up;
+#[cfg(feature = "weaver")]
+mod weaver;
 mod worker;
 
 use std::process::ExitCode;
