@@ -78,22 +78,28 @@ class Gateway:
     def __init__(self, directory, engines, facets=(), **settings):
         """`facets` are names, or facets in full."""
         self.log, self.health = directory / "gateway.log", f"http://127.0.0.1:{free_port()}"
-        whole = [facet(name) if isinstance(name, str) else name for name in facets]
-        config = {
-            "model": "base",
-            "engine": {"slots": 2, "hostSlots": 16, "seats": settings.pop("seats", 64)},
-            "pods": [engine if isinstance(engine, str) else engine.url for engine in engines],
-            "facets": whole,
-            **settings,
-        }
-        (directory / "gateway.yaml").write_text(json.dumps(config))
-        command = [BATOS, "weaver", "serve", "--config", directory / "gateway.yaml", "--listen", "127.0.0.1:0"]
+        self.file, self.config = directory / "gateway.yaml", {"model": "base"}
+        engine = {"slots": 2, "hostSlots": 16, "seats": settings.pop("seats", 64)}
+        self.configure(engine=engine, pods=engines, facets=facets, **settings)
+        command = [BATOS, "weaver", "serve", "--config", self.file, "--listen", "127.0.0.1:0"]
         with self.log.open("w") as out:
             command += ["--health", self.health.removeprefix("http://")]
             self.process = subprocess.Popen([*map(str, command)], stdout=out, stderr=out)
         found = wait_until(lambda: re.search(r"serving on (127\.0\.0\.1:\d+)", self.log.read_text()), "the gateway")
         self.address = found[1]
         self.url = f"http://{self.address}"
+
+    def configure(self, **changes):
+        self.config |= changes
+        pods = [engine if isinstance(engine, str) else engine.url for engine in self.config["pods"]]
+        facets = [facet(name) if isinstance(name, str) else name for name in self.config["facets"]]
+        self.write(json.dumps({**self.config, "pods": pods, "facets": facets}))
+
+    def write(self, text):
+        # Never seen half written.
+        new = self.file.with_suffix(".new")
+        new.write_text(text)
+        new.replace(self.file)
 
     def ready(self):
         try:
@@ -213,8 +219,8 @@ def test_a_facets_first_request_loads_its_adapter_and_the_second_does_not(starte
     cards = call(gateway.url + "/v1/models")[2]["data"]
     assert [(card["id"], card["root"], card["parent"]) for card in cards] == [
         ("base", "base", None),
-        ("poet", adapter("poet"), "base"),
         ("ledger", adapter("ledger"), "base"),
+        ("poet", adapter("poet"), "base"),
     ]
     assert call(gateway.url + "/v1/models/poet")[2]["id"] == "poet"
     assert call(gateway.url + "/version")[2] == {"version": "0.33.0"}
@@ -388,6 +394,11 @@ def test_tokens_and_limits(started, tmp_path):
     stream.leave()
     wait_until(lambda: gateway.metric('open{facet="slow"}') == 0, "a place that is free")
     assert gateway.chat("slow", bob)[0] == 200
+    # Who may ask changes while it serves.
+    (tmp_path / "tokens").write_text(f"alice {alice}\n")
+    wait_until(lambda: call(gateway.url + "/v1/models", token=bob)[0] == 401, "a token that is gone")
+    assert call(gateway.url + "/v1/models", token=alice)[0] == 200
+    gateway.refused(429, "rate_limit_exceeded", "poet", alice)
     assert not any(secret in gateway.log.read_text() for secret in [alice, bob, "engine-key"])
 
 
@@ -421,6 +432,36 @@ def test_a_gateway_that_stops_finishes_what_is_there(started):
         assert stream.rest() == ["one ", "two ", "three ", "four", "[DONE]"]
         assert queued.result(DEADLINE)[0] == 200
     assert gateway.process.wait(DEADLINE) == 0
+
+
+def test_facets_are_updated_rolled_back_and_removed_while_the_gateway_serves(started):
+    engine, old, new = started.engine(), facet("poet", digest="a" * 8), facet("poet", "ledger", digest="b" * 8)
+    gateway = started.gateway([engine], [old, "ledger"])
+    assert [gateway.chat(name)[2]["model"] for name in ["poet", "ledger"]] == ["poet-aaaaaaaa", adapter("ledger")]
+    engine.script({"fault": "wait", "texts": ["one two three four"]})
+    stream = Stream(gateway, "poet")
+    assert stream.next() == ""
+    gateway.configure(facets=[new])
+    wait_until(lambda: gateway.chat("poet")[2]["model"] == "poet-bbbbbbbb", "the new version")
+    gateway.refused(404, "model_not_found", "ledger")
+    engine.release()
+    assert stream.rest() == ["one ", "two ", "three ", "four", "[DONE]"], "what has begun goes on"
+    gateway.configure(facets=[old])
+    wait_until(lambda: gateway.chat("poet")[2]["model"] == "poet-aaaaaaaa", "the old version")
+    assert engine.loads() == ["poet-aaaaaaaa", adapter("ledger"), "poet-bbbbbbbb"], "it needed no load"
+
+    # What is wrong changes nothing.
+    gateway.write('{"model": "base", "pods": 7}')
+    wait_until(lambda: "stays as it was" in gateway.log.read_text(), "a configuration that is refused")
+    assert gateway.chat("poet")[0] == 200
+
+    other = started.engine()
+    gateway.configure(pods=[other])
+    wait_until(lambda: gateway.metric(f'pod_up{{pod="{other.url}"}}'), "the other engine")
+    engine.kill()
+    assert gateway.chat("poet")[2]["model"] == "poet-aaaaaaaa"
+    assert other.loads() == ["poet-aaaaaaaa"]
+    assert f'pod="{engine.url}"' not in urllib.request.urlopen(gateway.health + "/metrics").read().decode()
 
 
 def test_a_universes_mind_may_be_a_facet(universe, bus, started):

@@ -204,6 +204,18 @@ impl Config {
         Ok(())
     }
 
+    /// Whether all is alike that is fixed at the start.
+    pub(crate) fn starts_like(&self, other: &Self) -> bool {
+        let changing = |config: &Self| Self {
+            pods: vec![],
+            facets: vec![],
+            tokens: None,
+            sender_limits: LimitsConfig::default(),
+            ..config.clone()
+        };
+        changing(self) == changing(other)
+    }
+
     pub(crate) fn terms(&self) -> Terms {
         Terms {
             limits: Limits { loads_per_minute: self.loads_per_minute, ..Limits::default() },

@@ -1,13 +1,13 @@
 //! Carries out what the weaver's `Dispatcher` decides: wakes requests whose turn it is, loads adapters, looks at engines.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use batos_weaver::{
-    AdapterId, Dispatcher, Ended, LoadFailed, Millis, Order, Over, PodId, Quotas, Refused, RequestId, Seen,
+    AdapterId, Dispatcher, Ended, EnginePod, LoadFailed, Millis, Order, Over, PodId, Quotas, Refused, RequestId, Seen,
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -66,10 +66,25 @@ struct Pod {
     loads: mpsc::UnboundedSender<(AdapterId, Option<AdapterId>)>,
 }
 
+/// One version of a facet's adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Adapter {
+    facet: String,
+    /// At the engines.
+    name: String,
+    path: String,
+}
+
 struct State {
     dispatcher: Dispatcher,
     quotas: Quotas<Who>,
     turns: HashMap<RequestId, oneshot::Sender<Turn>>,
+    /// All that there ever were, by their numbers from `BASE` + 1 on.
+    adapters: Vec<Arc<Adapter>>,
+    /// Which of them a facet's name means now.
+    facets: BTreeMap<String, AdapterId>,
+    pods: BTreeMap<PodId, Arc<Pod>>,
+    last_pod: PodId,
     /// Of the engine that was seen last.
     version: Option<String>,
 }
@@ -79,80 +94,113 @@ pub struct Desk {
     state: Mutex<State>,
     clock: Clock,
     model: String,
-    facets: Vec<Facet>,
+    engine: EnginePod,
     wait: Duration,
-    pods: Vec<Pod>,
+    http: reqwest::Client,
+    key: Option<String>,
     /// Somebody waits.
     waits: Notify,
     pub metrics: Metrics,
 }
 
 impl Desk {
-    /// A desk, and the tasks that it lives by; they end when they are dropped.
-    pub fn start(config: &Config, engines: Vec<Engine>, senders: &BTreeSet<String>) -> (Arc<Self>, JoinSet<()>) {
+    /// A desk without pods and facets; `key` is the engines'.
+    pub fn new(config: &Config, http: reqwest::Client, key: Option<String>) -> Arc<Self> {
         let clock = Clock::new();
-        let adapters = config.facets.iter().zip(BASE + 1..).map(|(facet, id)| (id, facet.rank));
-        let mut dispatcher = Dispatcher::new(config.terms(), BASE, adapters, clock.now());
-        let facets = config.facets.iter().map(|facet| (Who::Facet(facet.name.clone()), facet.limits.into()));
-        let senders = senders.iter().map(|sender| (Who::Sender(sender.clone()), config.sender_limits.into()));
-        let quotas = Quotas::new(facets.chain(senders), clock.now());
-        let (mut pods, mut queues) = (Vec::new(), Vec::new());
-        for (engine, id) in engines.into_iter().zip(0..) {
-            dispatcher.add_pod(id, config.engine.pod());
-            let (loads, queue) = mpsc::unbounded_channel();
-            pods.push(Pod { engine, look: Notify::new(), loads });
-            queues.push((id, queue));
-        }
-        let state = State { dispatcher, quotas, turns: HashMap::new(), version: None };
-        let desk = Arc::new(Self {
+        let state = State {
+            dispatcher: Dispatcher::new(config.terms(), BASE, clock.now()),
+            quotas: Quotas::new([], clock.now()),
+            turns: HashMap::new(),
+            adapters: Vec::new(),
+            facets: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            last_pod: 0,
+            version: None,
+        };
+        Arc::new(Self {
             state: Mutex::new(state),
             clock,
             model: config.model.clone(),
-            facets: config.facets.clone(),
+            engine: config.engine.pod(),
             wait: Duration::from_secs(config.wait_seconds),
-            pods,
+            http,
+            key,
             waits: Notify::new(),
             metrics: Metrics::default(),
-        });
-        let mut tasks = JoinSet::new();
-        for (id, queue) in queues {
-            tasks.spawn(desk.clone().load_all(id, queue));
-            tasks.spawn(desk.clone().look(id));
+        })
+    }
+
+    /// Takes pods, facets and limits as they are configured now; what is there goes on. The pods' tasks end when they are
+    /// dropped, or with their pod.
+    pub fn configure(self: &Arc<Self>, config: &Config, senders: &BTreeSet<String>, tasks: &mut JoinSet<()>) {
+        let now = self.clock.now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let facets = config.facets.iter().map(|facet| (Who::Facet(facet.name.clone()), facet.limits.into()));
+        let senders = senders.iter().map(|sender| (Who::Sender(sender.clone()), config.sender_limits.into()));
+        state.quotas.set(facets.chain(senders), now);
+        let facets = config.facets.iter().map(|facet| (facet.name.clone(), state.adapter(facet))).collect();
+        let before = std::mem::replace(&mut state.facets, facets);
+        let still: BTreeSet<AdapterId> = state.facets.values().copied().collect();
+        for adapter in before.into_values().filter(|adapter| !still.contains(adapter)) {
+            state.dispatcher.retire_adapter(adapter);
         }
-        tasks.spawn(desk.clone().tick());
-        (desk, tasks)
+        let engines: Vec<Engine> =
+            config.pods.iter().map(|url| Engine::new(self.http.clone(), url, self.key.clone())).collect();
+        let stays = |pod: &Pod| engines.iter().any(|engine| engine.url() == pod.engine.url());
+        let gone: Vec<PodId> = state.pods.iter().filter(|(_, pod)| !stays(pod)).map(|(id, _)| *id).collect();
+        for id in gone {
+            state.dispatcher.remove_pod(id);
+            state.pods.remove(&id);
+        }
+        for engine in engines {
+            if state.pods.values().any(|pod| pod.engine.url() == engine.url()) {
+                continue;
+            }
+            state.last_pod += 1;
+            let id = state.last_pod;
+            state.dispatcher.add_pod(id, self.engine);
+            let (loads, queue) = mpsc::unbounded_channel();
+            let pod = Arc::new(Pod { engine, look: Notify::new(), loads });
+            state.pods.insert(id, pod.clone());
+            tasks.spawn(self.clone().load_all(pod.engine.clone(), id, queue));
+            tasks.spawn(self.clone().look(id));
+        }
+        self.go_on(guard);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn facet(&self, adapter: AdapterId) -> Option<&Facet> {
-        let at = usize::try_from(adapter.checked_sub(BASE + 1)?).ok()?;
-        self.facets.get(at)
+    fn pod(&self, id: PodId) -> Option<Arc<Pod>> {
+        self.state().pods.get(&id).cloned()
     }
 
-    fn pod(&self, id: PodId) -> Option<&Pod> {
-        self.pods.get(usize::try_from(id).ok()?)
+    pub fn engine(&self, id: PodId) -> Option<Engine> {
+        self.pod(id).map(|pod| pod.engine.clone())
     }
 
-    pub fn engine(&self, id: PodId) -> Option<&Engine> {
-        self.pod(id).map(|pod| &pod.engine)
-    }
-
-    /// A facet's number and its adapter's name at the engines; those of the base model for its own name.
+    /// A facet's adapter, and its name at the engines; those of the base model for its own name.
     pub fn resolve(&self, name: &str) -> Option<(AdapterId, String)> {
         if name == self.model {
             return Some((BASE, self.model.clone()));
         }
-        let (facet, id) = self.facets.iter().zip(BASE + 1..).find(|(facet, _)| facet.name == name)?;
-        Some((id, facet.engine_name()))
+        let state = self.state();
+        let id = *state.facets.get(name)?;
+        Some((id, state.adapter_of(id)?.name.clone()))
     }
 
-    /// The facets, after the base model: name, and the adapter's name and folder.
-    pub fn models(&self) -> (&str, impl Iterator<Item = (&str, String, &str)>) {
-        let facets = self.facets.iter().map(|facet| (facet.name.as_str(), facet.engine_name(), facet.path.as_str()));
-        (&self.model, facets)
+    /// The base model.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The facets and their adapters' names at the engines.
+    pub fn facets(&self) -> Vec<(String, String)> {
+        let state = self.state();
+        let named = |(facet, id): (&String, &AdapterId)| Some((facet.clone(), state.adapter_of(*id)?.name.clone()));
+        state.facets.iter().filter_map(named).collect()
     }
 
     /// Of the engine that was seen last.
@@ -163,29 +211,27 @@ impl Desk {
     /// Whether any engine answers.
     pub fn serves(&self) -> bool {
         let state = self.state();
-        (0..).zip(&self.pods).any(|(id, _)| state.dispatcher.is_up(id))
+        state.pods.keys().any(|id| state.dispatcher.is_up(*id))
     }
 
     pub fn metrics_text(&self) -> String {
         let (waiting, pods) = {
             let state = self.state();
-            let about = |(id, pod): (PodId, &Pod)| {
-                (pod.engine.url().to_owned(), state.dispatcher.is_up(id), state.dispatcher.held(id).count())
+            let about = |(id, pod): (&PodId, &Arc<Pod>)| {
+                (pod.engine.url().to_owned(), state.dispatcher.is_up(*id), state.dispatcher.held(*id).count())
             };
-            (state.dispatcher.waiting(), (0..).zip(&self.pods).map(about).collect::<Vec<_>>())
+            (state.dispatcher.waiting(), state.pods.iter().map(about).collect::<Vec<_>>())
         };
         self.metrics.text(waiting, &pods)
     }
 
     /// A request for a facet, or for the base model, takes its place in the queue.
     pub fn enter(self: &Arc<Self>, adapter: AdapterId, sender: Option<&str>) -> Result<Ticket, Failure> {
-        let facet = self.facet(adapter).map_or(&self.model, |facet| &facet.name).clone();
-        let whom: Vec<Who> = [Some(Who::Facet(facet.clone())), sender.map(|sender| Who::Sender(sender.to_owned()))]
-            .into_iter()
-            .flatten()
-            .collect();
         let now = self.clock.now();
         let mut state = self.state();
+        let facet = state.adapter_of(adapter).map_or_else(|| self.model.clone(), |adapter| adapter.facet.clone());
+        let sender = sender.map(|sender| Who::Sender(sender.to_owned()));
+        let whom: Vec<Who> = sender.into_iter().chain([Who::Facet(facet.clone())]).collect();
         state.quotas.take(&whom, now).map_err(limited)?;
         let Some(request) = state.dispatcher.arrive(adapter, now) else {
             state.quotas.ended(&whom);
@@ -204,7 +250,7 @@ impl Desk {
                 Order::Send { request, pod } => state.tell(request, Ok(pod)),
                 Order::Refuse { request, why } => state.tell(request, Err(why)),
                 Order::Load { pod, adapter, unload } => {
-                    if let Some(pod) = self.pod(pod) {
+                    if let Some(pod) = state.pods.get(&pod) {
                         // Nobody takes it only when all ends.
                         let _ = pod.loads.send((adapter, unload));
                     }
@@ -217,7 +263,7 @@ impl Desk {
     }
 
     /// Some decisions depend on time alone.
-    async fn tick(self: Arc<Self>) {
+    pub async fn tick(self: Arc<Self>) {
         loop {
             let rest = {
                 let state = self.state();
@@ -234,55 +280,65 @@ impl Desk {
     }
 
     /// Loads adapters on a pod, one after the other: each stalls all that it serves.
-    async fn load_all(self: Arc<Self>, id: PodId, mut queue: mpsc::UnboundedReceiver<(AdapterId, Option<AdapterId>)>) {
-        while let Some((adapter, unload)) = queue.recv().await {
-            let (Some(pod), Some(facet)) = (self.pod(id), self.facet(adapter)) else { continue };
-            if let Some(gone) = unload.and_then(|gone| self.facet(gone))
-                && let Err(error) = pod.engine.unload(&gone.engine_name()).await
+    async fn load_all(
+        self: Arc<Self>,
+        engine: Engine,
+        id: PodId,
+        mut queue: mpsc::UnboundedReceiver<(AdapterId, Option<AdapterId>)>,
+    ) {
+        while let Some((id_of_adapter, unload)) = queue.recv().await {
+            let (adapter, gone) = {
+                let state = self.state();
+                (state.adapter_of(id_of_adapter), unload.and_then(|gone| state.adapter_of(gone)))
+            };
+            if let Some(gone) = gone
+                && let Err(error) = engine.unload(&gone.name).await
             {
-                tracing::warn!(pod = pod.engine.url(), adapter = gone.engine_name(), ?error, "not unloaded");
+                tracing::warn!(pod = engine.url(), adapter = gone.name, ?error, "not unloaded");
             }
-            let (name, began) = (facet.engine_name(), Instant::now());
-            let loaded = pod.engine.load(&name, &facet.path).await;
+            let Some(adapter) = adapter else { continue };
+            let (name, began) = (&adapter.name, Instant::now());
+            let loaded = engine.load(name, &adapter.path).await;
             let took = began.elapsed();
-            self.metrics.loaded(&facet.name, loaded.is_ok().then_some(took));
+            self.metrics.loaded(&adapter.facet, loaded.is_ok().then_some(took));
             let how = match loaded {
                 Ok(()) => {
-                    tracing::info!(pod = pod.engine.url(), adapter = name, ?took, "loaded");
+                    tracing::info!(pod = engine.url(), adapter = name, ?took, "loaded");
                     Ok(millis(took))
                 }
                 Err(NotLoaded::Refused(why)) => {
-                    tracing::warn!(pod = pod.engine.url(), adapter = name, why, "not loaded");
+                    tracing::warn!(pod = engine.url(), adapter = name, why, "not loaded");
                     Err(LoadFailed::Refused(why))
                 }
                 Err(NotLoaded::Unreachable(why)) => {
-                    tracing::warn!(pod = pod.engine.url(), adapter = name, why, "not loaded");
-                    pod.look.notify_one();
+                    tracing::warn!(pod = engine.url(), adapter = name, why, "not loaded");
+                    if let Some(pod) = self.pod(id) {
+                        pod.look.notify_one();
+                    }
                     Err(LoadFailed::Unreachable)
                 }
             };
             let mut state = self.state();
-            state.dispatcher.loaded(id, adapter, how, self.clock.now());
+            state.dispatcher.loaded(id, id_of_adapter, how, self.clock.now());
             self.go_on(state);
         }
     }
 
-    /// Looks at an engine again and again.
+    /// Looks at an engine again and again, while it is one of the pool's.
     async fn look(self: Arc<Self>, id: PodId) {
-        let Some(pod) = self.pod(id) else { return };
         let mut told = None;
-        loop {
+        while let Some(pod) = self.pod(id) {
             let asked = self.clock.now();
             let about = pod.engine.about(&self.model).await;
             let up = about.is_ok();
             match about {
                 Ok(about) => {
                     let judged = judge(&about.version);
-                    let facets = self.facets.iter().zip(BASE + 1..);
-                    let registered = facets.filter(|(facet, _)| about.adapters.contains(&facet.engine_name()));
+                    let mut state = self.state();
+                    let adapters = state.adapters.iter().zip(BASE + 1..);
+                    let registered = adapters.filter(|(adapter, _)| about.adapters.contains(&adapter.name));
                     let registered = registered.map(|(_, id)| id).collect();
                     let seen = Seen { asked, registered, no_loads: judged.clone().err() };
-                    let mut state = self.state();
                     state.version = Some(about.version);
                     if state.dispatcher.pod_seen(id, seen, self.clock.now()) {
                         tracing::info!(pod = pod.engine.url(), "serves");
@@ -313,6 +369,31 @@ impl Desk {
 }
 
 impl State {
+    fn adapter_of(&self, id: AdapterId) -> Option<Arc<Adapter>> {
+        let at = usize::try_from(id.checked_sub(BASE + 1)?).ok()?;
+        self.adapters.get(at).cloned()
+    }
+
+    /// The number of a facet's adapter: a version that was there before has its own again.
+    fn adapter(&mut self, facet: &Facet) -> AdapterId {
+        let (facet_name, name, path) = (facet.name.clone(), facet.engine_name(), facet.path.clone());
+        let adapter = Arc::new(Adapter { facet: facet_name, name, path });
+        let known = self.adapters.iter_mut().zip(BASE + 1..).find(|(other, _)| other.name == adapter.name);
+        let id = match known {
+            Some((known, id)) => {
+                // The same content may lie elsewhere now.
+                *known = adapter;
+                id
+            }
+            None => {
+                self.adapters.push(adapter);
+                BASE + AdapterId::try_from(self.adapters.len()).unwrap_or(AdapterId::MAX)
+            }
+        };
+        self.dispatcher.add_adapter(id, facet.rank);
+        id
+    }
+
     fn expect(&mut self, request: RequestId) -> oneshot::Receiver<Turn> {
         let (sender, turn) = oneshot::channel();
         self.turns.insert(request, sender);

@@ -19,7 +19,8 @@ const SAFE: (u64, u64) = (0, 26);
 /// Before it, an adapter of an old name could be given another's cached prefixes. Names here carry a digest.
 const PREFERRED: (u64, u64) = (0, 31);
 
-#[derive(Debug, Clone)]
+/// Not to be printed: it has a key.
+#[derive(Clone)]
 pub struct Engine {
     http: Client,
     /// Without a slash at its end.

@@ -12,7 +12,14 @@ mod metrics;
 mod serve;
 mod tokens;
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,8 +29,9 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub use config::{Config, ConfigError, EngineConfig, Facet, FrontEnd, LimitsConfig};
+pub use config::ConfigError;
 
+use config::Config;
 use desk::Desk;
 use engine::Engine;
 use serve::Routes;
@@ -31,6 +39,8 @@ use tokens::Tokens;
 
 /// Connections at once; more wait in the system's queue.
 const CONNECTIONS: usize = 8_192;
+/// Between two looks at the configuration.
+const FOLLOW: Duration = Duration::from_secs(2);
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);
 
@@ -52,37 +62,39 @@ pub struct Gateway {
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     drain: Duration,
-    /// What looks at engines and loads adapters: ends with the gateway.
+    /// What looks at engines, loads adapters and follows the configuration: ends with the gateway.
     _tasks: JoinSet<()>,
 }
 
 impl Gateway {
-    /// Serves on this address, whether or not an engine answers yet.
+    /// Serves on this address as the file says, whether or not an engine answers yet, and follows the file.
     ///
     /// # Errors
-    /// A file that the configuration names, or the address, cannot be used.
-    pub async fn start(config: &Config, address: SocketAddr) -> Result<Self, Error> {
-        let tokens = config.tokens.as_deref().map(Tokens::read).transpose()?;
+    /// The file, one that it names, or the address cannot be used.
+    pub async fn start(file: &Path, address: SocketAddr) -> Result<Self, Error> {
+        let source = Source::read(file)?;
+        let config = &source.config;
         let key = config.engine_key.as_deref().map(|file| match fs::read_to_string(file) {
             Ok(key) if !key.trim().is_empty() => Ok(key.trim().to_owned()),
             Ok(_) => Err(ConfigError::new(file, "there is no key in it")),
             Err(error) => Err(ConfigError::new(file, error)),
         });
-        let key = key.transpose()?;
-        let http = Engine::client()?;
-        let engines = config.pods.iter().map(|url| Engine::new(http.clone(), url, key.clone())).collect();
+        let desk = Desk::new(config, Engine::client()?, key.transpose()?);
         let listener = TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })?;
         let address = listener.local_addr().map_err(|error| Error::Listen { address, error })?;
-        if tokens.is_none() && !address.ip().is_loopback() {
+        if config.tokens.is_none() && !address.ip().is_loopback() {
             tracing::warn!(%address, "without tokens, whoever reaches the gateway may ask");
         }
-        let senders: BTreeSet<String> = tokens.iter().flat_map(Tokens::names).map(str::to_owned).collect();
-        let (desk, tasks) = Desk::start(config, engines, &senders);
         let silence = Duration::from_secs(config.silence_seconds);
-        let routes = Arc::new(Routes::new(desk.clone(), tokens, silence, config.memory_mib));
+        let routes = Arc::new(Routes::new(desk.clone(), silence, config.memory_mib));
+        let drain = Duration::from_secs(config.drain_seconds);
+        let mut tasks = JoinSet::new();
+        source.apply(&desk, &routes, &mut tasks);
+        tasks.spawn(desk.clone().tick());
+        tasks.spawn(follow(file.to_owned(), source, desk.clone(), routes.clone()));
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(serve(listener, routes, stopped));
-        Ok(Self { address, desk, stop, serving, drain: Duration::from_secs(config.drain_seconds), _tasks: tasks })
+        Ok(Self { address, desk, stop, serving, drain, _tasks: tasks })
     }
 
     /// What says whether an engine answers, and what was counted.
@@ -103,6 +115,53 @@ impl Gateway {
         let drained = tokio::time::timeout(self.drain, &mut self.serving).await.is_ok();
         self.serving.abort();
         drained
+    }
+}
+
+/// A configuration and the tokens that it names, as they were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Source {
+    config: Config,
+    tokens: Option<Tokens>,
+}
+
+impl Source {
+    fn read(file: &Path) -> Result<Self, ConfigError> {
+        let config = Config::read(file)?;
+        let tokens = config.tokens.as_deref().map(Tokens::read).transpose()?;
+        Ok(Self { config, tokens })
+    }
+
+    fn apply(&self, desk: &Arc<Desk>, routes: &Routes, tasks: &mut JoinSet<()>) {
+        let senders: BTreeSet<String> = self.tokens.iter().flat_map(Tokens::names).map(str::to_owned).collect();
+        desk.configure(&self.config, &senders, tasks);
+        routes.set_tokens(self.tokens.clone());
+        tracing::info!(facets = self.config.facets.len(), pods = self.config.pods.len(), "configured");
+    }
+}
+
+/// Applies what changes in the file, but for what is fixed at the start. A file that is wrong changes nothing.
+async fn follow(file: PathBuf, mut source: Source, desk: Arc<Desk>, routes: Arc<Routes>) {
+    let (mut tasks, mut wrong) = (JoinSet::new(), None);
+    loop {
+        tokio::time::sleep(FOLLOW).await;
+        match Source::read(&file) {
+            Ok(changed) if changed == source => wrong = None,
+            Ok(changed) => {
+                if !changed.config.starts_like(&source.config) {
+                    tracing::warn!("only pods, facets, limits and tokens change without a new start");
+                }
+                changed.apply(&desk, &routes, &mut tasks);
+                (source, wrong) = (changed, None);
+            }
+            Err(error) => {
+                // Once for each reason.
+                if wrong.as_ref() != Some(&error) {
+                    tracing::warn!(%error, "the configuration stays as it was");
+                    wrong = Some(error);
+                }
+            }
+        }
     }
 }
 

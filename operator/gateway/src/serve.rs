@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -37,7 +37,7 @@ pub type Reply = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
 pub struct Routes {
     desk: Arc<Desk>,
     /// None: whoever comes may ask.
-    tokens: Option<Tokens>,
+    tokens: RwLock<Option<Arc<Tokens>>>,
     silence: Duration,
     /// For bodies, in permits.
     memory: Arc<Semaphore>,
@@ -46,11 +46,18 @@ pub struct Routes {
 }
 
 impl Routes {
-    pub fn new(desk: Arc<Desk>, tokens: Option<Tokens>, silence: Duration, memory_mib: u32) -> Self {
+    /// Routes that nobody may take: without [`Routes::set_tokens`] there is no token.
+    pub fn new(desk: Arc<Desk>, silence: Duration, memory_mib: u32) -> Self {
         let permits = (memory_mib as usize).saturating_mul((1 << 20) / PERMIT);
         let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let memory = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let tokens = RwLock::new(Some(Arc::default()));
         Self { desk, tokens, silence, memory, began }
+    }
+
+    /// Who may ask from now on; none: whoever comes.
+    pub fn set_tokens(&self, tokens: Option<Tokens>) {
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens.map(Arc::new);
     }
 
     pub async fn answer(&self, request: Request<Incoming>) -> Result<Reply, Infallible> {
@@ -71,17 +78,17 @@ impl Routes {
             (_, route) if route == "/v1" || route.starts_with("/v1/") => {
                 let sender =
                     self.sender(request.headers()).inspect_err(|failure| self.desk.metrics.refused(failure.code()))?;
-                let sender = sender.map(str::to_owned);
                 self.v1(request, &path, sender.as_deref()).await
             }
-            (method, _) => Err(Failure::NoRoute(method.to_string(), path)),
+            (method, _) => Err(Failure::NoRoute(method.to_string(), shortened(&path))),
         }
     }
 
-    fn sender(&self, headers: &HeaderMap) -> Result<Option<&str>, Failure> {
-        let Some(tokens) = &self.tokens else { return Ok(None) };
+    fn sender(&self, headers: &HeaderMap) -> Result<Option<String>, Failure> {
+        let Some(tokens) = self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(None) };
         let authorization = headers.get(header::AUTHORIZATION).ok_or(Failure::NoToken)?;
-        tokens.sender(Some(authorization.as_bytes())).map(Some).ok_or(Failure::BadToken)
+        let sender = tokens.sender(Some(authorization.as_bytes())).ok_or(Failure::BadToken)?;
+        Ok(Some(sender.to_owned()))
     }
 
     async fn v1(&self, request: Request<Incoming>, path: &str, sender: Option<&str>) -> Result<Reply, Failure> {
@@ -93,18 +100,19 @@ impl Routes {
             (&Method::GET, _) if path.starts_with("/v1/models/") => {
                 let name = path.trim_start_matches("/v1/models/");
                 let card = self.cards().into_iter().find(|card| card.get("id").is_some_and(|id| id == name));
-                Ok(json(StatusCode::OK, &card.ok_or_else(|| Failure::NoModel(name.to_owned()))?))
+                Ok(json(StatusCode::OK, &card.ok_or_else(|| Failure::NoModel(shortened(name)))?))
             }
             (_, "/v1/chat/completions" | "/v1/completions" | "/v1/models") => Err(Failure::NoMethod(path.to_owned())),
-            (method, _) => Err(Failure::NoRoute(method.to_string(), path.to_owned())),
+            (method, _) => Err(Failure::NoRoute(method.to_string(), shortened(path))),
         }
     }
 
     /// As vLLM tells of its models: `root` is what answers for the name.
     fn cards(&self) -> Vec<Value> {
-        let (base, facets) = self.desk.models();
+        let base = self.desk.model();
         let card = |id: &str, root: &str, parent: Option<&str>| json!({ "id": id, "object": "model", "created": self.began, "owned_by": "batos", "root": root, "parent": parent });
-        let facets = facets.map(|(name, adapter, _)| card(name, &adapter, Some(base)));
+        let facets = self.desk.facets();
+        let facets = facets.iter().map(|(name, adapter)| card(name, adapter, Some(base)));
         [card(base, base, None)].into_iter().chain(facets).collect()
     }
 

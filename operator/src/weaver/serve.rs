@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use batos_gateway::{Config, Gateway};
+use batos_gateway::Gateway;
 use clap::Args;
 
 use crate::{
@@ -27,6 +27,8 @@ use crate::{
   engineKey: key                      # what the engines want as --api-key
   queue: 1024                         # requests that may wait, and how long
   waitSeconds: 60
+The file is followed: pods, facets, limits and tokens may change while it serves. An older version of an adapter that comes
+back is there at once where it has not left.
 Further: tries, loadsPerMinute, silenceSeconds, drainSeconds, memoryMib, engine.frontEnd (Python or Rust).
 SIGTERM lets the answers that have begun, and the requests that wait, come to their end.")]
 pub struct Serve {
@@ -43,8 +45,7 @@ pub struct Serve {
 
 impl Serve {
     pub async fn run(self) -> Result<(), Error> {
-        let config = Config::read(&self.config)?;
-        let gateway = Gateway::start(&config, self.listen).await?;
+        let gateway = Gateway::start(&self.config, self.listen).await?;
         if let Some(address) = self.health {
             let (ready, metrics) = gateway.probes();
             tokio::spawn(async move {
@@ -53,12 +54,12 @@ impl Serve {
                 }
             });
         }
-        tracing::info!(facets = config.facets.len(), pods = config.pods.len(), "serving on {}", gateway.address);
+        tracing::info!("serving on {}", gateway.address);
         stop_signal().await;
         tracing::info!("stopping: what has begun goes on");
         match gateway.stop().await {
             true => Ok(()),
-            false => Err(format!("not all answers ended within {} s", config.drain_seconds).into()),
+            false => Err("not all answers ended within drainSeconds".into()),
         }
     }
 }

@@ -97,6 +97,8 @@ pub enum LoadFailed {
 #[derive(Debug, Clone)]
 struct Adapter {
     rank: u64,
+    /// Nobody will ask for it any more.
+    retired: bool,
     /// What loading it from its files took last, in milliseconds.
     load: Millis,
 }
@@ -231,22 +233,16 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Requests for the base model itself are those for `base`; `adapters` are the others, with their ranks.
-    pub fn new(
-        terms: Terms,
-        base: AdapterId,
-        adapters: impl IntoIterator<Item = (AdapterId, u64)>,
-        now: Millis,
-    ) -> Self {
+    /// Requests for the base model itself are those for `base`.
+    pub fn new(terms: Terms, base: AdapterId, now: Millis) -> Self {
         let mut admission = Admission::new(terms.limits, terms.unloading);
         admission.serve_base(base);
-        let adapters = adapters.into_iter().map(|(id, rank)| (id, Adapter { rank, load: LOAD }));
         Self {
             terms,
             base,
             admission,
             forecast: Forecast::new(Pace::default(), now),
-            adapters: adapters.collect(),
+            adapters: BTreeMap::new(),
             pods: BTreeMap::new(),
             requests: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -258,9 +254,28 @@ impl Dispatcher {
         }
     }
 
+    /// An adapter may be asked for from now on, or again.
+    pub fn add_adapter(&mut self, id: AdapterId, rank: u64) {
+        let load = self.adapters.get(&id).map_or(LOAD, |adapter| adapter.load);
+        self.adapters.insert(id, Adapter { rank, retired: false, load });
+    }
+
+    /// Nobody will ask for an adapter any more. Requests for it that are there go on; others push it out of its slots.
+    pub fn retire_adapter(&mut self, id: AdapterId) {
+        if let Some(adapter) = self.adapters.get_mut(&id) {
+            adapter.retired = true;
+        }
+    }
+
     /// A pod is there; it serves once it has been seen.
     pub fn add_pod(&mut self, id: PodId, engine: EnginePod) {
         self.pods.insert(id, Pod { engine, epoch: 0, up: None, refused: BTreeMap::new() });
+    }
+
+    /// A pod is gone for good. What it is answering goes on.
+    pub fn remove_pod(&mut self, id: PodId) {
+        self.pod_down(id);
+        self.pods.remove(&id);
     }
 
     /// Its engine answered. True if it serves anew: it did not before, or it has lost what it had.
@@ -486,6 +501,7 @@ impl Dispatcher {
         let known = Known { adapters, pods, forecast, now };
         let wanted: Vec<Wanted> = adapters
             .iter()
+            .filter(|(_, adapter)| !adapter.retired)
             .map(|(id, adapter)| Wanted {
                 id: *id,
                 rank: adapter.rank,

@@ -69,6 +69,22 @@ impl<K: Ord + Clone> Quotas<K> {
         Self { accounts: quotas.into_iter().map(|(who, quota)| (who, Account::new(quota, now))).collect() }
     }
 
+    /// Others from now on. Who had one keeps his account.
+    pub fn set(&mut self, quotas: impl IntoIterator<Item = (K, Quota)>, now: Millis) {
+        let mut before = std::mem::take(&mut self.accounts);
+        for (who, quota) in quotas {
+            let mut account = Account::new(quota, now);
+            if let Some(mut old) = before.remove(&who) {
+                old.refill(now);
+                account.open = old.open;
+                if old.quota.per_minute.is_some() {
+                    account.credit = account.credit.min(old.credit);
+                }
+            }
+            self.accounts.insert(who, account);
+        }
+    }
+
     /// Takes a request from all of these accounts, or from none.
     ///
     /// # Errors
@@ -130,6 +146,18 @@ mod tests {
         assert_eq!((over.who, over.after), ("poet", None));
         quotas.ended(&["alice", "poet"]);
         quotas.take(&["alice", "poet"], 0).unwrap();
+    }
+
+    #[test]
+    fn a_quota_that_changes_forgives_nothing() {
+        let mut quotas = quotas(Some(2), None);
+        quotas.take(&["poet"], 0).unwrap();
+        quotas.take(&["poet"], 0).unwrap();
+        quotas.set([("poet", Quota { per_minute: Some(60), at_once: Some(2) })], 0);
+        assert_eq!(quotas.take(&["poet"], 0).unwrap_err().after, None, "two are open still");
+        quotas.ended(&["poet"]);
+        assert_eq!(quotas.take(&["poet"], 0).unwrap_err().after, Some(1_000));
+        quotas.take(&["poet"], 1_000).unwrap();
     }
 
     #[test]

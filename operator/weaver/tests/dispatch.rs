@@ -27,8 +27,8 @@ fn seen(asked: Millis, registered: &[AdapterId]) -> Seen {
 
 /// Five adapters of rank 8, and number 6 of rank 64; these pods, all up.
 fn dispatcher(terms: Terms, pods: u32, engine: EnginePod) -> Dispatcher {
-    let adapters = (1..=6).map(|id| (id, if id == 6 { 64 } else { 8 }));
-    let mut dispatcher = Dispatcher::new(terms, BASE, adapters, 0);
+    let mut dispatcher = Dispatcher::new(terms, BASE, 0);
+    (1..=6).for_each(|id| dispatcher.add_adapter(id, if id == 6 { 64 } else { 8 }));
     for pod in 0..pods {
         dispatcher.add_pod(pod, engine);
         assert!(dispatcher.pod_seen(pod, seen(0, &[]), 0));
@@ -60,7 +60,7 @@ fn an_adapter_is_loaded_once_and_the_base_model_never() {
 
 #[test]
 fn what_is_registered_takes_a_slot_without_a_call() {
-    let mut dispatcher = Dispatcher::new(terms(), BASE, (1..=5).map(|id| (id, 8)), 0);
+    let mut dispatcher = dispatcher(terms(), 0, engine());
     dispatcher.add_pod(0, engine());
     dispatcher.pod_seen(0, seen(0, &[1, 2, 3, 4, 5]), 0);
     for (now, adapter) in (1..=5).map(|adapter| (u64::from(adapter) * 100, adapter)) {
@@ -195,6 +195,23 @@ fn an_engine_that_frees_what_it_unloads_is_told_to() {
     assert!(orders.iter().all(|(adapter, unload)| unload.is_none_or(|gone| gone != *adapter)), "{orders:?}");
     assert_eq!(orders[0], (1, None));
     assert_eq!(orders[1].0, 2);
+}
+
+#[test]
+fn what_is_retired_is_answered_to_its_end_and_not_loaded_ahead_and_a_pod_may_go_for_good() {
+    let mut dispatcher = dispatcher(terms(), 1, engine());
+    let request = dispatcher.arrive(1, 0).unwrap();
+    dispatcher.retire_adapter(1);
+    assert_eq!(dispatcher.decide(0), [load(0, 1)]);
+    dispatcher.loaded(0, 1, Ok(50), 50);
+    assert_eq!(dispatcher.decide(50), [send(request, 0)]);
+    assert!(dispatcher.pod_seen(0, seen(2_000, &[]), 2_000));
+    assert_eq!(dispatcher.decide(2_000), []);
+    dispatcher.remove_pod(0);
+    dispatcher.ended(request, Ended::Done, 2_010);
+    assert!(!dispatcher.pod_seen(0, seen(2_020, &[]), 2_020));
+    dispatcher.arrive(1, 2_030).unwrap();
+    assert_eq!((dispatcher.decide(2_030), dispatcher.waiting()), (vec![], 1));
 }
 
 #[derive(Debug, Clone)]
