@@ -498,22 +498,56 @@ def test_a_wrong_configuration_is_refused_with_its_place(tmp_path, change, told)
     assert ended.returncode == 1 and told in ended.stderr and str(tmp_path) in ended.stderr, ended
 
 
-# The sizes of Qwen2.5-7B.
-QWEN = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152064,
-    "max_position_embeddings": 32768,
+def sizes(architecture, layers, hidden, intermediate, heads, kv_heads, vocabulary, tied, context):
+    """What a config.json says."""
+    return {
+        "architectures": [f"{architecture}ForCausalLM"],
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 128,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+        "max_position_embeddings": context,
+    }
+
+
+MODELS = {
+    "Qwen2.5-1.5B": sizes("Qwen2", 28, 1536, 8960, 12, 2, 151936, True, 32768),
+    "Qwen2.5-3B": sizes("Qwen2", 36, 2048, 11008, 16, 2, 151936, True, 32768),
+    "Llama-3.2-3B": sizes("Llama", 28, 3072, 8192, 24, 8, 128256, True, 131072),
+    "Qwen3-4B": sizes("Qwen3", 36, 2560, 9728, 32, 8, 151936, True, 40960),
+    "Mistral-7B-v0.3": sizes("Mistral", 32, 4096, 14336, 32, 8, 32768, False, 32768),
+    "Qwen2.5-7B": sizes("Qwen2", 28, 3584, 18944, 28, 4, 152064, False, 32768),
+    "Llama-3.1-8B": sizes("Llama", 32, 4096, 14336, 32, 8, 128256, False, 131072),
+    "Qwen3-8B": sizes("Qwen3", 36, 4096, 12288, 32, 8, 151936, False, 40960),
 }
+
+
+def test_the_readmes_table_is_what_fit_tells(tmp_path):
+    table = (ROOT / "README.md").read_text().partition("<!-- fit -->")[2].partition("<!-- end of fit -->")[0]
+    arguments = re.search(r"`batos weaver fit MODEL (.*)`", table)[1].split()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")]
+    assert rows[0] == ["model", "weights", "GiB", "slots at most", "tokens at once"] and len(rows) > 8
+    for name, weights, *told in rows[1:]:
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(MODELS[name]))
+        quantization = {"16 bits": "none", "FP8": "fp8", "INT4": "int4"}[weights]
+        where = arguments.index("--")
+        full = [*arguments[:where], "--quantization", quantization, "-o", "json", *arguments[where:]]
+        fits = json.loads(batos("weaver", "fit", str(path), *full).stdout)
+        gib = f"{fits['bytes']['weights'] / 2**30:.2f}"
+        if fits["fits"]:
+            assert told == [gib, str(fits["mostSlots"]), f"{fits['kvTokens']:,}"], name
+        else:
+            assert told == [gib, "–", f"fits with `{' '.join(fits['remedy'])}`"], name
 
 
 def test_fit_tells_what_fits_and_what_would(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(QWEN))
+    path.write_text(json.dumps(MODELS["Qwen2.5-7B"]))
     fit = ["weaver", "fit", str(path), "--quantization", "int4", "--slots", "4"]
     small = ["--", "--enforce-eager", "--max-num-seqs", "16"]
     ended = batos(*fit, *small)
@@ -533,6 +567,6 @@ def test_fit_tells_what_fits_and_what_would(tmp_path):
     ]:
         ended = batos("weaver", "fit", str(path), *arguments)
         assert ended.returncode != 0 and why in ended.stderr, ended
-    path.write_text(json.dumps({**QWEN, "hidden_size": None}))
+    path.write_text(json.dumps({**MODELS["Qwen2.5-7B"], "hidden_size": None}))
     ended = batos(*fit)
     assert ended.returncode == 1 and f"{path}: hidden_size is missing" in ended.stderr
