@@ -24,7 +24,9 @@ pub struct Answer {
     /// A stream of events, in which a failure can be told.
     events: bool,
     silence: Duration,
+    /// Runs while the engine is waited for, not while the client is.
     deadline: Pin<Box<Sleep>>,
+    waits: bool,
     outcome: &'static str,
 }
 
@@ -45,7 +47,12 @@ impl Answer {
         ticket.begins();
         let deadline = Box::pin(tokio::time::sleep(silence));
         let outcome = if ok { "ok" } else { "refused" };
-        Self { first, rest, ticket: Some(ticket), pod, events, silence, deadline, outcome }
+        let mut answer =
+            Self { first, rest, ticket: Some(ticket), pod, events, silence, deadline, waits: false, outcome };
+        if answer.first.is_none() {
+            answer.end_if_whole();
+        }
+        answer
     }
 
     fn end(&mut self, outcome: &'static str) {
@@ -98,7 +105,7 @@ impl Body for Answer {
         }
         match Pin::new(&mut this.rest).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.deadline.as_mut().reset(Instant::now() + this.silence);
+                this.waits = false;
                 this.end_if_whole();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -107,10 +114,15 @@ impl Body for Answer {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(_))) => this.fail(&Failure::CutOff),
-            Poll::Pending => match this.deadline.as_mut().poll(context) {
-                Poll::Ready(()) => this.fail(&Failure::Silent(this.silence)),
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => {
+                if !std::mem::replace(&mut this.waits, true) {
+                    this.deadline.as_mut().reset(Instant::now() + this.silence);
+                }
+                match this.deadline.as_mut().poll(context) {
+                    Poll::Ready(()) => this.fail(&Failure::Silent(this.silence)),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
         }
     }
 
