@@ -464,6 +464,52 @@ def test_facets_are_updated_rolled_back_and_removed_while_the_gateway_serves(sta
     assert f'pod="{engine.url}"' not in urllib.request.urlopen(gateway.health + "/metrics").read().decode()
 
 
+def test_engines_that_die_under_load_cost_no_place_and_mix_up_no_adapter(started, dice):
+    """Clients ask, stream and leave while engines are killed and come again. Afterwards all is as if nothing had been."""
+    names = [f"facet-{number}" for number in range(6)]
+    engines = [started.engine() for _ in range(3)]
+    gateway = started.gateway(engines, names, seats=4, tries=5)
+    plans = [[(dice.choice(names), dice.random()) for _ in range(40)] for _ in range(8)]
+
+    def client(plan):
+        for name, way in plan:
+            if way < 0.6:
+                status, _, body = gateway.chat(name)
+                assert status in (200, 502, 503), body
+                text = body["choices"][0]["message"]["content"] if status == 200 else body["error"]["code"]
+                assert text in (f"{adapter(name)}: hello there", "engine_failed"), "its own adapter, or a typed refusal"
+                continue
+            try:
+                stream = Stream(gateway, name)
+            except AssertionError as refused:
+                assert b"engine_failed" in refused.args[0]
+                continue
+            if way < 0.8:
+                *pieces, last = stream.rest()
+                if last == "[DONE]":
+                    assert "".join(pieces) == f"{adapter(name)}: hello there"
+                else:
+                    assert last["code"] == "engine_cut_off"
+            stream.leave()
+
+    with concurrent.futures.ThreadPoolExecutor(len(plans)) as pool:
+        clients = [pool.submit(client, plan) for plan in plans]
+        while not all(one.done() for one in clients):
+            at = dice.randrange(len(engines))
+            asked = len(engines[at].asked())
+            wait_until(
+                lambda: len(engines[at].asked()) > asked + 5 or all(one.done() for one in clients), "an engine in use"
+            )
+            engines[at].kill()
+            engines[at] = started.engine(port=engines[at].port)
+        for one in clients:
+            one.result()
+    for name in names:
+        wait_until(lambda: gateway.metric(f'open{{facet="{name}"}}') == 0, "places that are free")
+    assert gateway.metric("waiting") == 0
+    assert {gateway.chat(name)[2]["model"] for name in names} == {adapter(name) for name in names}
+
+
 def test_a_universes_mind_may_be_a_facet(universe, bus, started):
     """A becoming through the gateway: the engine is known for vLLM, and gets the grammar and the adapter."""
     engine = started.engine()
