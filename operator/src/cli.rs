@@ -35,6 +35,10 @@ enum Command {
     #[cfg(feature = "kubernetes")]
     #[command(subcommand)]
     Kube(crate::kube::Kube),
+    /// Models and LoRA adapters on GPUs
+    #[cfg(feature = "weaver")]
+    #[command(subcommand)]
+    Weaver(crate::weaver::Weaver),
     /// Prints the custom resource definitions
     #[cfg(feature = "kubernetes")]
     Crds,
@@ -168,6 +172,8 @@ impl Cli {
             Command::Up(_) | Command::Uvm(_) => true,
             #[cfg(feature = "kubernetes")]
             Command::Operator(_) => true,
+            #[cfg(feature = "weaver")]
+            Command::Weaver(weaver) => weaver.serves(),
             _ => false,
         };
         install_logging(if serves { "info,async_nats=warn" } else { "error" });
@@ -179,6 +185,8 @@ impl Cli {
             Command::Uvm(uvm) => uvm.run().await,
             #[cfg(feature = "kubernetes")]
             Command::Operator(operator) => operator.run().await,
+            #[cfg(feature = "weaver")]
+            Command::Weaver(weaver) => weaver.run().await,
             #[cfg(feature = "kubernetes")]
             Command::Kube(kube) => kube.run().await,
             #[cfg(feature = "kubernetes")]

@@ -25,6 +25,8 @@ mod store;
 mod style;
 mod talk;
 mod up;
+#[cfg(feature = "weaver")]
+mod weaver;
 mod worker;
 
 use std::process::ExitCode;

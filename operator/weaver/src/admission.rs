@@ -101,6 +101,8 @@ struct Slot {
     running: u32,
     loading: bool,
     pinned: bool,
+    /// It is the base model, which every pod has and which takes no slot.
+    base: bool,
     used: Millis,
     /// Whose claim it is: no more requests for the adapter that is in it.
     claimed_by: Option<AdapterId>,
@@ -130,6 +132,10 @@ impl Pod {
     fn has_seat(&self) -> bool {
         self.taken() < self.seats
     }
+
+    fn has_slot(&self) -> bool {
+        self.held.values().filter(|slot| !slot.base).count() < self.slots
+    }
 }
 
 /// The less of two, where there may be none yet.
@@ -145,6 +151,7 @@ fn least<T: Ord>(best: Option<T>, other: T) -> Option<T> {
 pub struct Admission {
     limits: Limits,
     unloading: Unloading,
+    base: Option<AdapterId>,
     pods: BTreeMap<PodId, Pod>,
     waiting: BTreeMap<AdapterId, VecDeque<(Millis, RequestId)>>,
     /// The oldest request of each adapter that waits.
@@ -153,12 +160,20 @@ pub struct Admission {
 
 impl Admission {
     pub fn new(limits: Limits, unloading: Unloading) -> Self {
-        Self { limits, unloading, pods: BTreeMap::new(), waiting: BTreeMap::new(), heads: BTreeSet::new() }
+        let (pods, waiting) = (BTreeMap::new(), BTreeMap::new());
+        Self { limits, unloading, base: None, pods, waiting, heads: BTreeSet::new() }
+    }
+
+    /// Requests for the base model itself bear this number. Pods that come up from now on serve it.
+    pub fn serve_base(&mut self, base: AdapterId) {
+        self.base = Some(base);
     }
 
     /// A pod serves, with these adapters in its slots. One that was known already starts anew.
     pub fn pod_up(&mut self, pod: PodId, slots: usize, seats: u32, held: &BTreeSet<AdapterId>, now: Millis) {
-        let held = held.iter().map(|adapter| (*adapter, Slot { used: now, ..Slot::default() })).collect();
+        let slot = |adapter: &AdapterId| (*adapter, Slot { used: now, ..Slot::default() });
+        let base = self.base.map(|base| (base, Slot { base: true, ..Slot::default() }));
+        let held = held.iter().map(slot).chain(base).collect();
         // A tenth of a minute's loads at once.
         let credit = u64::from(self.limits.loads_per_minute) * LOAD / 10;
         self.pods.insert(pod, Pod { slots, seats, held, credit, credited: now });
@@ -176,13 +191,40 @@ impl Admission {
         }
     }
 
-    /// A request came. Ids grow with time.
-    pub fn arrive(&mut self, request: RequestId, adapter: AdapterId, now: Millis) {
+    /// A request came. Ids grow with time; one that lost its pod may come again, with the time at which it came first.
+    pub fn arrive(&mut self, request: RequestId, adapter: AdapterId, arrived: Millis) {
         let queue = self.waiting.entry(adapter).or_default();
-        if queue.is_empty() {
-            self.heads.insert((now, request, adapter));
+        let at = queue.partition_point(|before| *before < (arrived, request));
+        queue.insert(at, (arrived, request));
+        if at == 0 {
+            if let Some((arrived, request)) = queue.get(1) {
+                self.heads.remove(&(*arrived, *request, adapter));
+            }
+            self.heads.insert((arrived, request, adapter));
         }
-        queue.push_back((now, request));
+    }
+
+    /// Nobody wants the request any more. False if it does not wait.
+    pub fn cancel(&mut self, request: RequestId, adapter: AdapterId) -> bool {
+        let found = self.waiting.get(&adapter).and_then(|queue| queue.iter().position(|(_, id)| *id == request));
+        found.is_some_and(|at| {
+            self.take(adapter, at);
+            true
+        })
+    }
+
+    /// Takes a request out of its queue.
+    fn take(&mut self, adapter: AdapterId, at: usize) {
+        let Some(queue) = self.waiting.get_mut(&adapter) else { return };
+        let Some((arrived, request)) = queue.remove(at) else { return };
+        if self.heads.remove(&(arrived, request, adapter))
+            && let Some((arrived, request)) = queue.front()
+        {
+            self.heads.insert((*arrived, *request, adapter));
+        }
+        if queue.is_empty() {
+            self.waiting.remove(&adapter);
+        }
     }
 
     /// A load ended. One that failed frees the slot; its requests go on waiting.
@@ -212,7 +254,8 @@ impl Admission {
 
     /// Adapters in the pod's slots, those that are being loaded included.
     pub fn held(&self, pod: PodId) -> impl Iterator<Item = AdapterId> + '_ {
-        self.pods.get(&pod).into_iter().flat_map(|pod| pod.held.keys().copied())
+        let held = self.pods.get(&pod).into_iter().flat_map(|pod| &pod.held);
+        held.filter(|(_, slot)| !slot.base).map(|(adapter, _)| *adapter)
     }
 
     /// Whether the adapter is in use at the pod, or about to be.
@@ -256,18 +299,7 @@ impl Admission {
 
     fn admit(&mut self, pod: PodId, head: (Millis, RequestId, AdapterId), now: Millis) {
         let (_, _, adapter) = head;
-        self.heads.remove(&head);
-        if let Some(queue) = self.waiting.get_mut(&adapter) {
-            queue.pop_front();
-            match queue.front() {
-                Some((arrived, request)) => {
-                    self.heads.insert((*arrived, *request, adapter));
-                }
-                None => {
-                    self.waiting.remove(&adapter);
-                }
-            }
-        }
+        self.take(adapter, 0);
         if let Some(slot) = self.pods.get_mut(&pod).and_then(|pod| pod.held.get_mut(&adapter)) {
             slot.running += 1;
             slot.used = now;
@@ -343,10 +375,10 @@ impl Admission {
     /// A slot for the adapter, and what is lost with what leaves it: a free one; that of the adapter used longest ago, if
     /// it may leave; or, where unloading frees, that of the idle one whose loss is least, its copy in host memory included.
     fn room(&self, pod: &Pod, adapter: AdapterId, known: &dyn Knowledge) -> Option<(u64, Leaves)> {
-        if pod.held.len() < pod.slots {
+        if pod.has_slot() {
             return Some((0, Leaves::None));
         }
-        let idle = || pod.held.iter().filter(|(_, slot)| slot.running == 0 && !slot.loading);
+        let idle = || pod.held.iter().filter(|(_, slot)| slot.running == 0 && !slot.loading && !slot.base);
         let may_leave = |slot: &Slot| !slot.pinned && slot.claimed_by.is_none_or(|by| by == adapter);
         let oldest = idle().min_by_key(|(held, slot)| (slot.used, **held)).filter(|(_, slot)| may_leave(slot));
         let oldest = oldest.map(|(held, _)| (known.worth(*held, Origin::Host), Leaves::Oldest(*held)));
@@ -377,7 +409,7 @@ impl Admission {
             }
             for (held, slot) in &pod.held {
                 let younger = self.head(*held).is_none_or(|head| head > arrived);
-                if slot.pinned || slot.claimed_by.is_some() || !younger {
+                if slot.base || slot.pinned || slot.claimed_by.is_some() || !younger {
                     continue;
                 }
                 let running = slot.running + u32::from(slot.loading);

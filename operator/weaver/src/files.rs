@@ -16,8 +16,7 @@ impl Model {
     /// # Errors
     /// `Io`, and what [`Model::parse`] and [`Header::read`] refuse.
     pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let mut model = Self::parse(&path.display().to_string(), &config(&path)?)?;
+        let mut model = Self::open_config(&folder.join("config.json"))?;
         let mut stored = None;
         for path in tensors(folder)? {
             let header = header(&path)?;
@@ -27,6 +26,14 @@ impl Model {
         }
         model.stored = stored;
         Ok(model)
+    }
+
+    /// Reads a `config.json` alone; the weights are computed.
+    ///
+    /// # Errors
+    /// `Io`, and what [`Model::parse`] refuses.
+    pub fn open_config(path: &Path) -> Result<Self> {
+        Self::parse(&path.display().to_string(), &config(path)?)
     }
 }
 

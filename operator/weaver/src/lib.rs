@@ -4,6 +4,7 @@
 mod adapter;
 mod admission;
 mod assign;
+mod dispatch;
 mod engine;
 mod engine_log;
 mod error;
@@ -12,12 +13,14 @@ mod forecast;
 mod ledger;
 mod model_config;
 mod placement;
+mod quota;
 mod safetensors;
 mod units;
 
 pub use adapter::{Accepts, Adapter, Refusal};
 pub use admission::{Admission, Decision, Knowledge, Limits, Origin, RequestId, Unloading};
 pub use assign::{Action, Placement, Pod, place};
+pub use dispatch::{Dispatcher, Ended, EnginePod, LoadFailed, Order, Refused, Seen, Terms};
 pub use engine::{Change, Engine, RANKS};
 pub use engine_log::StartUp;
 pub use error::{Error, Result};
@@ -25,6 +28,7 @@ pub use forecast::{Forecast, Pace, Rate};
 pub use ledger::{BLOCK, Calibration, Fit, Ledger, Verdict, fit};
 pub use model_config::{Architecture, LONGEST_CONFIG, Linear, Model, Quantization};
 pub use placement::{Demand, Held, Move, Plan, PodState, Policy, Waits, Wanted, classes, plan};
+pub use quota::{Over, Quota, Quotas};
 pub use safetensors::{Dtype, Header, LONGEST_HEADER, Tensor};
 pub use units::{Bytes, GIB, KIB, MIB};
 

@@ -226,6 +226,44 @@ fn a_load_that_failed_frees_its_slot_and_the_request_goes_on_waiting() {
     assert_eq!(admission.decide(200, &Known), []);
 }
 
+#[test]
+fn the_base_model_takes_seats_but_no_slot() {
+    for unloading in [Unloading::Frees, Unloading::Forgets] {
+        let mut admission = Admission::new(Limits::default(), unloading);
+        admission.serve_base(100);
+        admission.pod_up(0, 1, 2, &BTreeSet::new(), 0);
+        admission.arrive(1, 100, 0);
+        assert_eq!(admission.decide(0, &Known), [Decision::Admit { request: 1, pod: 0 }]);
+        admission.finished(0, 100, 1);
+        // The base model was used longest ago, and idle; it is not what leaves.
+        for (request, adapter, now) in [(2, 2, 1_000), (3, 4, 2_000)] {
+            admission.arrive(request, adapter, now);
+            let [Decision::Load { leaves, .. }] = admission.decide(now, &Known)[..] else { panic!("{unloading:?}") };
+            assert_eq!(leaves, (adapter == 4).then_some(2));
+            admission.loaded(0, adapter, true, now);
+            assert_eq!(admission.decide(now, &Known), [Decision::Admit { request, pod: 0 }]);
+            admission.finished(0, adapter, now + 1);
+        }
+        (4..7).for_each(|request| admission.arrive(request, 100, 3_000));
+        assert_eq!(admission.decide(3_000, &Known).len(), 2, "as many as there are seats");
+    }
+}
+
+#[test]
+fn a_request_that_is_cancelled_is_admitted_no_more_and_one_that_comes_again_keeps_its_place() {
+    let mut admission = Admission::new(Limits::default(), Unloading::Frees);
+    admission.pod_up(0, 1, 8, &BTreeSet::from([2]), 0);
+    for request in 1..=4 {
+        admission.arrive(request, 2, 10 * request);
+    }
+    assert!(admission.cancel(1, 2) && admission.cancel(3, 2));
+    assert!(!admission.cancel(1, 2) && !admission.cancel(9, 2) && !admission.cancel(2, 7));
+    admission.arrive(1, 2, 10);
+    assert_eq!(admission.queued(), 3);
+    let admitted = [1, 2, 4].map(|request| Decision::Admit { request, pod: 0 });
+    assert_eq!(admission.decide(50, &Known), admitted);
+}
+
 #[derive(Debug, Clone)]
 struct Asked {
     after: Millis,

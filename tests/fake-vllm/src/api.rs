@@ -24,6 +24,7 @@ pub(crate) fn router(engine: Engine, runtime_updates: bool) -> Router {
         .route("/v1/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completions))
         .route("/fake/script", post(script::append))
+        .route("/fake/release", post(script::release))
         .route("/fake/requests", get(script::requests));
     if runtime_updates {
         router = router.route("/v1/load_lora_adapter", post(load)).route("/v1/unload_lora_adapter", post(unload));

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{error, parse};
 use crate::engine::{Engine, InFlight, Refusal, now};
 use crate::log;
-use crate::script::{Fault, Step};
+use crate::script::{Fault, Script, Step};
 
 /// The fields that vLLM knows and this fake looks at, or may pass over.
 const KNOWN: &[&str] = &[
@@ -148,7 +148,7 @@ async fn answer(engine: &Engine, path: &str, headers: &HeaderMap, body: &[u8]) -
     let includes_usage = ask.stream_options.is_some_and(|options| options.include_usage == Some(true));
     let whole = Whole { is_chat, model, texts, usage, includes_usage, step };
     match ask.stream {
-        Some(true) => whole.streamed(in_flight),
+        Some(true) => whole.streamed(in_flight, engine.script.clone()),
         _ => whole.at_once(),
     }
 }
@@ -290,7 +290,7 @@ impl Whole {
     }
 
     /// The events of a stream. A piece is a word.
-    fn streamed(self, in_flight: InFlight) -> Response {
+    fn streamed(self, in_flight: InFlight, script: Script) -> Response {
         let mut events = Vec::new();
         let chunk = |delta: Value| self.envelope(".chunk", delta).to_string();
         for index in 0..self.texts.len() {
@@ -329,6 +329,7 @@ impl Whole {
             }
             _ => None,
         };
+        let mut rest = Vec::new();
         match end {
             Some(_) => events.truncate(half),
             None => {
@@ -340,13 +341,18 @@ impl Whole {
                     events.push(last.to_string());
                 }
                 events.push("[DONE]".to_owned());
+                if self.step.fault == Some(Fault::Wait) {
+                    rest = events.split_off(half);
+                }
             }
         }
-        let events = events.into_iter().map(|event| format!("data: {event}\n\n")).collect();
+        let framed = |event: String| format!("data: {event}\n\n");
+        let events = events.into_iter().map(framed).collect();
         let end = match end {
-            Some(End::Flood(chunk)) => End::Flood(format!("data: {chunk}\n\n")),
+            Some(End::Flood(chunk)) => End::Flood(framed(chunk)),
             Some(end) => end,
-            None => End::Whole,
+            None if rest.is_empty() => End::Whole,
+            None => End::Wait(script, rest.into_iter().map(framed).collect()),
         };
         let mut response = sent(events, end, Some(in_flight));
         response
@@ -361,26 +367,32 @@ enum End {
     Whole,
     Break,
     Silence,
+    Wait(Script, Vec<String>),
     Flood(String),
 }
 
 /// A body of these pieces and what follows them; the request is in flight as long as it is sent.
-fn sent(pieces: Vec<String>, end: End, in_flight: Option<InFlight>) -> Response {
-    let pieces = stream::iter(pieces).map(move |piece| {
-        let _ = &in_flight;
-        Ok::<_, std::io::Error>(Bytes::from(piece))
-    });
-    let body = match end {
-        End::Whole => Body::from_stream(pieces),
+fn sent(begin: Vec<String>, end: End, in_flight: Option<InFlight>) -> Response {
+    let pieces = |pieces: Vec<String>| stream::iter(pieces).map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)));
+    let begin = pieces(begin);
+    let whole = match end {
+        End::Whole => begin.boxed(),
         End::Break => {
             let error = || async { Err(std::io::Error::other("as the script says")) };
-            Body::from_stream(pieces.chain(stream::once(error())))
+            begin.chain(stream::once(error())).boxed()
         }
-        End::Silence => Body::from_stream(pieces.chain(stream::pending())),
+        End::Silence => begin.chain(stream::pending()).boxed(),
+        End::Wait(script, rest) => {
+            let rest = stream::once(script.released()).flat_map(move |()| pieces(rest.clone()));
+            begin.chain(rest).boxed()
+        }
         End::Flood(piece) => {
             let flood = stream::repeat_with(move || Ok(Bytes::from(piece.clone())));
-            Body::from_stream(pieces.chain(flood))
+            begin.chain(flood).boxed()
         }
     };
-    Response::new(body)
+    Response::new(Body::from_stream(whole.map(move |piece| {
+        let _ = &in_flight;
+        piece
+    })))
 }

@@ -10,6 +10,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::api::parse;
 use crate::engine::Engine;
@@ -41,6 +42,8 @@ pub(crate) enum Fault {
     Cut,
     /// Half the text, then silence.
     Stall,
+    /// Half the text of a stream, and the rest after `POST /fake/release`.
+    Wait,
     /// Half the text, then an error in an event, as when the engine dies.
     Error,
     /// What is no JSON.
@@ -52,11 +55,17 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Script {
     inner: Arc<Mutex<(VecDeque<Step>, Vec<Value>)>>,
+    /// True once and for all when those that wait may go on.
+    released: Arc<watch::Sender<bool>>,
 }
 
 impl Script {
     pub(crate) fn next(&self) -> Option<Step> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).0.pop_front()
+    }
+
+    pub(crate) async fn released(self) {
+        let _ = self.released.subscribe().wait_for(|released| *released).await;
     }
 
     /// Notes a request to a model, whatever becomes of it.
@@ -76,6 +85,11 @@ pub(crate) async fn append(State(engine): State<Engine>, headers: HeaderMap, bod
             Json(json!({})).into_response()
         }
     }
+}
+
+pub(crate) async fn release(State(engine): State<Engine>) -> Response {
+    engine.script.released.send_replace(true);
+    Json(json!({})).into_response()
 }
 
 pub(crate) async fn requests(State(engine): State<Engine>) -> Response {
