@@ -196,7 +196,7 @@ async fn provenance_is_a_chain_that_the_check_verifies() {
     made.mind = "a person".to_owned();
     let bytes = batos_covenant::encode(&made, batos_covenant::Encoding::MessagePack).unwrap();
     let row = batos_graph::Versioned { rev: row.rev, bytes };
-    store.restore(vec![(key, row)]).await.unwrap();
+    store.restore(vec![(key, row)], None).await.unwrap();
     let problems = check(store.as_ref(), "u", |_| {}).await.unwrap().problems;
     assert!(problems.iter().any(|problem| problem.contains("provenance")), "{problems:?}");
 }

@@ -74,7 +74,7 @@ async fn what_is_no_longer_kept_is_said() {
         Opening {
             retention: Retention { history: Age::For(Duration::from_secs(60)), ..Retention::default() },
             clock: Arc::new(move || time.load(std::sync::atomic::Ordering::Relaxed)),
-            ..Opening::usual().unwrap()
+            ..Opening::usual()
         },
     )
     .await
