@@ -25,6 +25,9 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(2);
 const LOOK_FOR: Duration = Duration::from_millis(250);
 
+/// Between two decisions for those that wait.
+const TICK: Duration = Duration::from_millis(10);
+
 /// The base model itself.
 pub const BASE: AdapterId = 0;
 
@@ -271,10 +274,8 @@ impl Desk {
                 self.go_on(state);
                 Duration::from_millis(rest)
             };
-            let began = Instant::now();
-            tokio::select! {
-                () = tokio::time::sleep(rest) => {}
-                () = self.waits.notified() => tokio::time::sleep(Duration::from_millis(10).saturating_sub(began.elapsed())).await,
+            if tokio::time::timeout(rest, self.waits.notified()).await.is_ok() {
+                tokio::time::sleep(TICK).await;
             }
         }
     }

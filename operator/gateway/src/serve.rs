@@ -110,7 +110,11 @@ impl Routes {
     /// As vLLM tells of its models: `root` is what answers for the name.
     fn cards(&self) -> Vec<Value> {
         let base = self.desk.model();
-        let card = |id: &str, root: &str, parent: Option<&str>| json!({ "id": id, "object": "model", "created": self.began, "owned_by": "batos", "root": root, "parent": parent });
+        let card = |id: &str, root: &str, parent: Option<&str>| {
+            json!({
+                "id": id, "object": "model", "created": self.began, "owned_by": "batos", "root": root, "parent": parent,
+            })
+        };
         let facets = self.desk.facets();
         let facets = facets.iter().map(|(name, adapter)| card(name, adapter, Some(base)));
         [card(base, base, None)].into_iter().chain(facets).collect()
@@ -156,7 +160,11 @@ impl Routes {
     async fn ask(&self, ticket: &mut Ticket, path: &str, asked: &Asked) -> Result<Begun, Failure> {
         loop {
             let pod = ticket.turn().await?;
-            let Some(engine) = self.desk.engine(pod) else { return Err(Failure::NoEngine) };
+            let Some(engine) = self.desk.engine(pod) else {
+                // It has gone since.
+                ticket.broken(pod);
+                continue;
+            };
             let begins = async {
                 let (parts, mut body) = hyper::Response::from(engine.ask(path, asked.body.clone()).await?).into_parts();
                 let first = first(&mut body).await?;
