@@ -235,13 +235,16 @@ impl Desk {
         let facet = state.adapter_of(adapter).map_or_else(|| self.model.clone(), |adapter| adapter.facet.clone());
         let sender = sender.map(|sender| Who::Sender(sender.to_owned()));
         let whom: Vec<Who> = sender.into_iter().chain([Who::Facet(facet.clone())]).collect();
-        state.quotas.take(&whom, now).map_err(limited)?;
-        let Some(request) = state.dispatcher.arrive(adapter, now) else {
-            state.quotas.ended(&whom);
-            return Err(Failure::Full);
-        };
-        let turn = state.expect(request);
+        let taken = state.quotas.take(&whom, now).map_err(limited);
+        let arrived = taken.and_then(|()| {
+            state.dispatcher.arrive(adapter, now).ok_or_else(|| {
+                state.quotas.ended(&whom);
+                Failure::Full
+            })
+        });
         self.metrics.opened(&facet);
+        let request = arrived.inspect_err(|failure| self.metrics.ended(&facet, failure.code()))?;
+        let turn = state.expect(request);
         self.go_on(state);
         Ok(Ticket { desk: self.clone(), request, adapter, facet, whom, turn, began: Instant::now(), outcome: "left" })
     }
