@@ -390,6 +390,8 @@ def test_tokens_and_limits(started, tmp_path):
     stream = Stream(gateway, "slow", bob)
     headers, error = gateway.refused(429, "rate_limit_exceeded", "slow", bob)
     assert "\"slow\"'s limit" in error["message"] and headers["Retry-After"] == "1"
+    assert gateway.metric('requests_total{facet="slow",outcome="rate_limit_exceeded"}') == 1
+    assert gateway.metric('refusals_total{code="invalid_api_key"}') == 8
     assert gateway.chat("poet", bob)[0] == 200
     stream.leave()
     wait_until(lambda: gateway.metric('open{facet="slow"}') == 0, "a place that is free")

@@ -25,6 +25,9 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(2);
 const LOOK_FOR: Duration = Duration::from_millis(250);
 
+/// Between two decisions for those that wait.
+const TICK: Duration = Duration::from_millis(10);
+
 /// The base model itself.
 pub const BASE: AdapterId = 0;
 
@@ -232,13 +235,16 @@ impl Desk {
         let facet = state.adapter_of(adapter).map_or_else(|| self.model.clone(), |adapter| adapter.facet.clone());
         let sender = sender.map(|sender| Who::Sender(sender.to_owned()));
         let whom: Vec<Who> = sender.into_iter().chain([Who::Facet(facet.clone())]).collect();
-        state.quotas.take(&whom, now).map_err(limited)?;
-        let Some(request) = state.dispatcher.arrive(adapter, now) else {
-            state.quotas.ended(&whom);
-            return Err(Failure::Full);
-        };
-        let turn = state.expect(request);
+        let taken = state.quotas.take(&whom, now).map_err(limited);
+        let arrived = taken.and_then(|()| {
+            state.dispatcher.arrive(adapter, now).ok_or_else(|| {
+                state.quotas.ended(&whom);
+                Failure::Full
+            })
+        });
         self.metrics.opened(&facet);
+        let request = arrived.inspect_err(|failure| self.metrics.ended(&facet, failure.code()))?;
+        let turn = state.expect(request);
         self.go_on(state);
         Ok(Ticket { desk: self.clone(), request, adapter, facet, whom, turn, began: Instant::now(), outcome: "left" })
     }
@@ -271,10 +277,8 @@ impl Desk {
                 self.go_on(state);
                 Duration::from_millis(rest)
             };
-            let began = Instant::now();
-            tokio::select! {
-                () = tokio::time::sleep(rest) => {}
-                () = self.waits.notified() => tokio::time::sleep(Duration::from_millis(10).saturating_sub(began.elapsed())).await,
+            if tokio::time::timeout(rest, self.waits.notified()).await.is_ok() {
+                tokio::time::sleep(TICK).await;
             }
         }
     }

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// For a connection, and for each question that is no request to a model.
 const ASK: Duration = Duration::from_secs(5);
+/// vLLM closes connections that were idle for 5 s (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`): none is used that it may be closing.
+const IDLE: Duration = Duration::from_secs(4);
 /// Reading an adapter from disk and copying it to the card.
 const LOAD: Duration = Duration::from_secs(120);
 /// Longest text of an engine's that is repeated, in characters.
@@ -65,7 +67,12 @@ impl Engine {
     pub fn client() -> reqwest::Result<Client> {
         // Whoever comes first installs it; another of the process does as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Client::builder().connect_timeout(ASK).no_proxy().redirect(reqwest::redirect::Policy::none()).build()
+        Client::builder()
+            .connect_timeout(ASK)
+            .pool_idle_timeout(IDLE)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
     }
 
     pub fn new(http: Client, url: &str, key: Option<String>) -> Self {

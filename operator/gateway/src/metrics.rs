@@ -37,7 +37,7 @@ const COUNTERS: [(&str, &str); 4] = [
     ("requests_total", "Requests by how they ended"),
     ("retries_total", "Requests sent to another engine because one failed before its answer began"),
     ("loads_total", "Adapters loaded, and loads that failed"),
-    ("refusals_total", "Requests that named no facet, or were refused before"),
+    ("refusals_total", "Requests that were refused before it was known which facet they are for"),
 ];
 const HISTOGRAMS: [(&str, &str); 3] = [
     ("queue_seconds", "Time from a request to its engine"),

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use batos_weaver::AdapterId;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -110,15 +111,20 @@ impl Routes {
     /// As vLLM tells of its models: `root` is what answers for the name.
     fn cards(&self) -> Vec<Value> {
         let base = self.desk.model();
-        let card = |id: &str, root: &str, parent: Option<&str>| json!({ "id": id, "object": "model", "created": self.began, "owned_by": "batos", "root": root, "parent": parent });
+        let card = |id: &str, root: &str, parent: Option<&str>| {
+            json!({
+                "id": id, "object": "model", "created": self.began, "owned_by": "batos", "root": root, "parent": parent,
+            })
+        };
         let facets = self.desk.facets();
         let facets = facets.iter().map(|(name, adapter)| card(name, adapter, Some(base)));
         [card(base, base, None)].into_iter().chain(facets).collect()
     }
 
     async fn generate(&self, request: Request<Incoming>, path: &str, sender: Option<&str>) -> Result<Reply, Failure> {
-        let (mut ticket, asked) =
-            self.admit(request, sender).await.inspect_err(|failure| self.desk.metrics.refused(failure.code()))?;
+        let (adapter, asked) =
+            self.read(request).await.inspect_err(|failure| self.desk.metrics.refused(failure.code()))?;
+        let mut ticket = self.desk.enter(adapter, sender)?;
         let answered = self.ask(&mut ticket, path, &asked).await;
         match answered {
             Ok((pod, parts, first, body)) => Ok(self.reply(ticket, pod, parts, first, body)),
@@ -129,8 +135,8 @@ impl Routes {
         }
     }
 
-    /// Reads a request and gives it a place in the queue.
-    async fn admit(&self, request: Request<Incoming>, sender: Option<&str>) -> Result<(Ticket, Asked), Failure> {
+    /// Reads a request: which adapter it is for, and what the engines get.
+    async fn read(&self, request: Request<Incoming>) -> Result<(AdapterId, Asked), Failure> {
         let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let length = told.unwrap_or(LONGEST);
         if length > LONGEST {
@@ -139,7 +145,7 @@ impl Routes {
         // Whoever does not tell his length takes as much as anybody may.
         let permits = u32::try_from(length.div_ceil(PERMIT).max(1)).unwrap_or(u32::MAX);
         let memory = self.memory.clone().try_acquire_many_owned(permits).map_err(|_| Failure::Full)?;
-        let body = read(request.into_body()).await?;
+        let body = collect(request.into_body()).await?;
         let malformed = |error: serde_json::Error| Failure::Malformed(error.to_string());
         let mut fields: Map<String, Value> = serde_json::from_slice(&body).map_err(malformed)?;
         let Some(Value::String(model)) = fields.get("model") else {
@@ -148,15 +154,18 @@ impl Routes {
         let (adapter, name) = self.desk.resolve(model).ok_or_else(|| Failure::NoModel(shortened(model)))?;
         fields.insert("model".to_owned(), Value::String(name.clone()));
         let body = Bytes::from(serde_json::to_vec(&fields).map_err(malformed)?);
-        let ticket = self.desk.enter(adapter, sender)?;
-        Ok((ticket, Asked { body, name, _memory: memory }))
+        Ok((adapter, Asked { body, name, _memory: memory }))
     }
 
     /// Asks engines until one begins to answer.
     async fn ask(&self, ticket: &mut Ticket, path: &str, asked: &Asked) -> Result<Begun, Failure> {
         loop {
             let pod = ticket.turn().await?;
-            let Some(engine) = self.desk.engine(pod) else { return Err(Failure::NoEngine) };
+            let Some(engine) = self.desk.engine(pod) else {
+                // It has gone since.
+                ticket.broken(pod);
+                continue;
+            };
             let begins = async {
                 let (parts, mut body) = hyper::Response::from(engine.ask(path, asked.body.clone()).await?).into_parts();
                 let first = first(&mut body).await?;
@@ -219,7 +228,7 @@ fn failed((_, parts, first, _): &Begun, ticket: &Ticket, name: &str) -> bool {
     }
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Failure> {
+async fn collect(body: Incoming) -> Result<Bytes, Failure> {
     if body.is_end_stream() {
         return Err(Failure::Malformed("it is empty".to_owned()));
     }
