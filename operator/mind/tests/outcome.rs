@@ -70,7 +70,7 @@ async fn send(
                 };
             }
         };
-        let question = missing.question.clone().expect("only outcomes are missing");
+        let question = missing.question.clone().unwrap();
         match mind.outcome(&missing, &question, id.map(str::as_bytes)).await.unwrap() {
             Said::Answer(outcome) => outcomes.push(outcome),
             Said::Refused(reason) => return Err(reason),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use batos_covenant::{FullState, GetFullStateCommand, Wire};
 use batos_graph::{
-    Batch, Expect, Key, KeySpace, ObjectId, Past, Payload, Place, Put, Record, Store, Value,
+    Batch, Expect, KeySpace, ObjectId, Past, Payload, Place, Put, Record, Store, Value,
     bucket::{BigArray, Content, MAX_HEIGHT, Tree},
 };
 use batos_uvm::universe::{Universe, Work, check, restore};
