@@ -175,20 +175,20 @@ impl Plan {
         problems.extend(cycles(&documents));
         for Document { resource, raw } in &documents {
             let (title, about) = told(resource, &documents, self.default_store.as_deref());
-            let change = match &cluster {
-                None => String::new(),
+            let (change, lines) = match &cluster {
+                None => ("", about),
                 Some(cluster) => match cluster.would(raw).await {
-                    Ok(Change::Created) => ": would be created".to_owned(),
-                    Ok(Change::Unchanged) => ": is there as it is".to_owned(),
-                    Ok(Change::Changed(paths)) => format!(": would change\n    {}", paths.join("\n    ")),
+                    Ok(Change::Created) => (": would be created", about),
+                    Ok(Change::Unchanged) => (": is there as it is", Vec::new()),
+                    Ok(Change::Changed(paths)) => (": would change", paths),
                     Err(error) => {
-                        problems.push(error.to_string());
-                        ": would be refused".to_owned()
+                        problems.push(format!("{title}: {error}"));
+                        (": would be refused", Vec::new())
                     }
                 },
             };
             println!("{}{change}", style::title(&title));
-            about.iter().for_each(|line| println!("  {line}"));
+            lines.iter().for_each(|line| println!("  {line}"));
         }
         match problems.len() {
             0 => Ok(()),

@@ -144,6 +144,16 @@ def test_an_image_of_a_running_universe_is_one_moment_and_can_be_restored(univer
         other.discard()
 
 
+def test_the_last_images_stay_and_a_named_import_is_done_once(command, tmp_path):
+    images = tmp_path / "images"
+    for name in ("1", "2", "3"):
+        command("export", str(images / f"{name}.image"), "--keep", "2")
+    assert sorted(file.name for file in images.iterdir()) == ["2.image", "3.image"]
+    for request, ends, said in (("a", 0, "rows are restored"), ("a", 0, "restored before"), ("b", 1, "there already")):
+        ended = batos("import", str(images / "3.image"), "--data", str(tmp_path / "new"), "--once", request)
+        assert ended.returncode == ends and said in ended.stdout + ended.stderr, ended
+
+
 def test_a_damaged_image_is_refused_and_nothing_is_written(command, tmp_path):
     image = tmp_path / "u.image"
     command("export", str(image))

@@ -71,6 +71,7 @@ YAML
   soon has_images often 2
   first=$(images often)
   soon has_moved_on often "${first%% *}"
+  ready snapshot/often
   kubectl get snapshot often
   kubectl patch snapshot often --type=merge --patch '{"spec": {"every": "1d"}}'
   files() { find "$BATOS_TESTBED_DIR/volumes" -path '*/often/*' -type f | wc -l; }

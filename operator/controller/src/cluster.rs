@@ -3,6 +3,7 @@
 use batos_crds::{Prototype, Universe};
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt, stream};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{Pod, Secret},
@@ -51,7 +52,7 @@ pub enum Change {
 impl Cluster {
     /// As kubectl finds it: the kubeconfig's current context, or the one that is named.
     pub async fn connect(context: Option<&str>, namespace: Option<&str>) -> Result<Self, Error> {
-        let none = |error: &dyn std::error::Error| Error::Start(format!("no cluster: {error}"));
+        let none = |error: &dyn std::error::Error| Error::Asked(format!("no cluster: {error}"));
         let config = match context {
             Some(context) => {
                 let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
@@ -89,7 +90,7 @@ impl Cluster {
         let universe = bounded(format!("Universe {name:?}"), self.api::<Universe>().get(name)).await?;
         let bus = universe.status.and_then(|status| status.bus);
         let bus =
-            bus.ok_or_else(|| Error::Start(format!("no operator has said yet where universe {name:?} is reached")))?;
+            bus.ok_or_else(|| Error::Asked(format!("no operator has said yet where universe {name:?} is reached")))?;
         let (mut url, mut no_login) = (bus.url, None);
         if let Some(secret) = universe.spec.bus.and_then(|bus| bus.credentials_secret) {
             let found = bounded(format!("Secret {secret:?}"), self.api::<Secret>().get(&secret)).await;
@@ -124,8 +125,22 @@ impl Cluster {
         let namespace = resource.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or(&self.namespace);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resources);
         let live = bounded(what.clone(), api.get_opt(name)).await?;
-        let parameters = PatchParams::apply(MANAGER).force().dry_run();
-        let would = bounded(what, api.patch(name, &parameters, &Patch::Apply(resource))).await?;
+        let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+        let served = |manager: &str| PatchParams { dry_run: true, ..PatchParams::apply(manager).force() };
+        let (parameters, patch) = match live.as_ref().map(|live| (live, manager(live))) {
+            None => (served(MANAGER), Patch::Apply(resource.clone())),
+            Some((_, Some(manager))) => (served(&manager), Patch::Apply(resource.clone())),
+            Some((live, None)) => (dry, Patch::Merge(merged(live, resource))),
+        };
+        let asked = bounded(what, api.patch(name, &parameters, &patch)).await;
+        let would = asked.map_err(|error| match error {
+            Error::Kubernetes { what, source } => match *source {
+                // The server's own words are enough.
+                kube::Error::Api(status) => Error::Asked(status.message),
+                source => Error::Kubernetes { what, source: Box::new(source) },
+            },
+            error => error,
+        })?;
         let spec = |object: &DynamicObject| object.data.get("spec").cloned().unwrap_or_default();
         let Some(live) = live else { return Ok(Change::Created) };
         let mut changes = Vec::new();
@@ -145,7 +160,7 @@ impl Cluster {
         let selected = ListParams::default().labels(&format!("{}={universe}", meta::UNIVERSE));
         let found = bounded("pods".to_owned(), pods.list(&selected)).await?.items;
         if found.is_empty() {
-            return Err(Error::Start(format!("universe {universe:?} has no worker in namespace {:?}", self.namespace)));
+            return Err(Error::Asked(format!("universe {universe:?} has no worker in namespace {:?}", self.namespace)));
         }
         let parameters = LogParams { follow, tail_lines: Some(lines), ..LogParams::default() };
         let mut all = Vec::new();
@@ -156,7 +171,7 @@ impl Cluster {
         }
         let mut all = stream::select_all(all);
         while let Some(read) = all.next().await {
-            let (pod, text) = read.map_err(|error| Error::Start(format!("a log ended: {error}")))?;
+            let (pod, text) = read.map_err(|error| Error::Asked(format!("a log ended: {error}")))?;
             line(&pod, &text);
         }
         Ok(())
@@ -179,6 +194,38 @@ pub fn children(universe: &Universe, default_store: Option<&str>) -> Result<Vec<
         lease: std::time::Duration::MAX,
     };
     shape(universe, &settings)
+}
+
+/// Who applied the object by server-side apply, if somebody did: what leaves the manifest leaves what that one owns.
+fn manager(live: &DynamicObject) -> Option<String> {
+    let ours = |entry: &&ManagedFieldsEntry| {
+        entry.operation.as_deref() == Some("Apply")
+            && entry.subresource.is_none()
+            && entry.manager.as_deref() != Some(meta::MANAGER)
+    };
+    live.managed_fields().iter().find(ours)?.manager.clone()
+}
+
+/// The patch that `kubectl apply` sends without --server-side: the manifest, and nothing for what it had the last time.
+fn merged(live: &DynamicObject, resource: &Value) -> Value {
+    fn leave_out(before: &Value, patch: &mut Value) {
+        let (Value::Object(before), Value::Object(patch)) = (before, patch) else { return };
+        for (name, before) in before {
+            match patch.get_mut(name) {
+                Some(patch) => leave_out(before, patch),
+                None => {
+                    patch.insert(name.clone(), Value::Null);
+                }
+            }
+        }
+    }
+    let last = live.annotations().get("kubectl.kubernetes.io/last-applied-configuration");
+    let last: Value = last.and_then(|last| serde_json::from_str(last).ok()).unwrap_or_default();
+    let mut patch = resource.clone();
+    if let (Some(last), Some(patch)) = (last.get("spec"), patch.get_mut("spec")) {
+        leave_out(last, patch);
+    }
+    patch
 }
 
 /// Where two values differ.
@@ -213,6 +260,19 @@ fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_left_the_manifest_is_dropped_as_kubectl_does() {
+        let last =
+            json!({ "spec": { "universe": "u", "drift": "Adopt", "workers": { "replicas": 2, "resources": {} } } });
+        let live = json!({ "apiVersion": "batos.dev/v1alpha1", "kind": "Prototype", "metadata": { "name": "p",
+            "annotations": { "kubectl.kubernetes.io/last-applied-configuration": last.to_string() } } });
+        let live = serde_json::from_value(live).unwrap();
+        let manifest = json!({ "spec": { "universe": "u", "workers": { "replicas": 3 }, "parents": ["q"] } });
+        let patch = json!({ "universe": "u", "drift": null, "workers": { "replicas": 3, "resources": null },
+            "parents": ["q"] });
+        assert_eq!(merged(&live, &manifest)["spec"], patch);
+    }
 
     #[test]
     fn differences_are_told_by_path() {

@@ -18,6 +18,9 @@ pub enum Error {
     /// Another operator acts, or may.
     #[error("this operator leads no more")]
     Deposed,
+    /// What a person asked for is not to be had.
+    #[error("{0}")]
+    Asked(String),
     #[error("cannot start: {0}")]
     Start(String),
 }

@@ -64,6 +64,7 @@ pub fn plan(snapshot: &Snapshot, observed: &Observed<'_>, settings: &Settings) -
     };
     let status = snapshot.status.clone().unwrap_or_default();
     let (mut last_due, mut images) = (status.last_due, status.images.unwrap_or_default());
+    let mut was_ready = is_true(&status.conditions, READY);
     let mut jobs: Vec<(i64, &Job)> = observed
         .jobs
         .iter()
@@ -76,6 +77,7 @@ pub fn plan(snapshot: &Snapshot, observed: &Observed<'_>, settings: &Settings) -
         if let Some(image) = taken(snapshot, *due, job, &observed.pods).filter(|_| is_new) {
             images.insert(0, image);
             last_due = Some(*due);
+            was_ready = true;
         }
     }
     images.truncate(usize::try_from(snapshot.spec.keep).unwrap_or(1));
@@ -91,7 +93,6 @@ pub fn plan(snapshot: &Snapshot, observed: &Observed<'_>, settings: &Settings) -
     let stand = |(_, job): &(i64, &Job)| job::stand(job, &observed.pods);
     let running = jobs.iter().find(|run| matches!(stand(run), Stand::Runs(_) | Stand::Retries(_)));
     if let Some(run) = running.or_else(|| jobs.iter().find(|(at, _)| *at == due)) {
-        let was_ready = is_true(&status.conditions, READY);
         plan.verdict = match stand(run) {
             Stand::Retries(why) => Verdict::bad("ExportFailed", format!("{why}; it is tried again")),
             Stand::Failed(why) => Verdict::bad("ExportFailed", why),
@@ -110,7 +111,7 @@ pub fn plan(snapshot: &Snapshot, observed: &Observed<'_>, settings: &Settings) -
         }
         Some(universe) => {
             plan.children = children(snapshot, universe, due, settings);
-            match is_true(&status.conditions, READY) {
+            match was_ready {
                 true => plan.verdict,
                 false => Verdict::waiting("Exporting", "the image is written"),
             }

@@ -151,6 +151,10 @@ fn a_schedule_counts_from_the_creation_and_makes_up_for_the_last_that_was_missed
         told(&at(second + 6 * HOUR, taken(CREATED, &["a"]), &failed, &[])).1,
         Some(format!("s-{}", second + 6 * HOUR))
     );
+    // A run that ended while the next became due.
+    let done = [job(CREATED, "uid", Some("Complete"))];
+    let late = at(second, json!({}), &done, &[pod(CREATED, 0, &written())]);
+    assert_eq!(told(&late), ("Taken", Some(format!("s-{second}")), vec!["s/20260101T000000Z.image"]));
     // Of three images two stay.
     let done = [job(second, "uid", Some("Complete"))];
     let plan = at(second + 60, taken(CREATED, &["b", "a"]), &done, &[pod(second, 0, &written())]);
