@@ -31,6 +31,8 @@ launch() {
   # A session of its own: Ctrl-C on the command line is not for it.
   setsid "$BED/bin/$1" "${arguments[@]}" >>"$BED/log/$1.log" 2>&1 </dev/null &
   echo $! >"$BED/run/$1.pid"
+  # For a moment the child is still this shell.
+  until pid "$1" >/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.01; done
 }
 
 # Prints the pid of NAME if it runs.
@@ -38,7 +40,7 @@ pid() {
   local pid command
   pid=$(cat "$BED/run/$1.pid" 2>/dev/null) || return 1
   # A child that has not yet become the program has setsid's command line, which names it as well.
-  command=$(tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | head -n 2) || return 1
+  command=$({ tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null | head -n 2) || return 1
   [[ $'\n'$command$'\n' == *$'\n'"$BED/bin/$1"$'\n'* ]] && echo "$pid"
 }
 

@@ -35,7 +35,10 @@ nats_up() {
 }
 
 tikv_up() {
-  [[ ! -e $BED/tikv.address ]] || die "TiKV is up already: $(<"$BED/tikv.address") (hack/testbed tikv down)"
+  if [[ -e $BED/tikv.address ]]; then
+    ! pid tikv-server >/dev/null || die "TiKV is up already: $(<"$BED/tikv.address") (hack/testbed tikv down)"
+    tikv_down # what one that was killed has left
+  fi
   local host=127.0.0.1 address
   make_bed
   ! has_network || host=$GATEWAY
