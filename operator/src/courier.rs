@@ -49,7 +49,7 @@ pub async fn run(ingress: Arc<Ingress>) {
         behind: BTreeSet::new(),
     };
     let mut shards = Filled::Any.shards();
-    let mut swept = Instant::now();
+    let (mut sweeps, mut swept) = (true, Instant::now());
     loop {
         for shard in std::mem::take(&mut shards) {
             if let Err(error) = courier.look(&universe, shard).await {
@@ -57,8 +57,12 @@ pub async fn run(ingress: Arc<Ingress>) {
                 courier.due.insert(shard, now() + 1_000);
             }
         }
-        if swept.elapsed() >= SWEEP {
+        // From its end: on a slow store a sweep may take as long as its period, and what is posted must have its turn.
+        if std::mem::take(&mut sweeps) {
             swept = Instant::now();
+        }
+        if swept.elapsed() >= SWEEP {
+            sweeps = true;
             shards = Filled::Any.shards();
             continue;
         }
