@@ -61,14 +61,7 @@ fn three() -> i32 {
 impl SnapshotSpec {
     /// Seconds from one image to the next.
     pub fn period(&self) -> Option<i64> {
-        let every = self.every.as_deref()?;
-        let unit = match every.chars().last()? {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            _ => 86400,
-        };
-        every.get(..every.len().checked_sub(1)?)?.parse::<i64>().ok()?.checked_mul(unit)
+        i64::try_from(check::seconds(self.every.as_deref()?)?).ok()
     }
 }
 
