@@ -56,6 +56,7 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
             snapshot: snapshot.as_ref(),
             job: job.as_deref(),
             pods: restoring.iter().map(AsRef::as_ref).collect(),
+            others_work: deployment.is_some() || stateful_set.is_some() || !pods.is_empty(),
         },
     };
     let mut plan = plan::plan(universe, &observed, &context.settings);

@@ -20,6 +20,8 @@ pub struct Observed<'a> {
     pub snapshot: Option<&'a Snapshot>,
     pub job: Option<&'a Job>,
     pub pods: Vec<&'a Pod>,
+    /// Workers of an earlier universe of this name, which end when the cluster gets to them, and hold the store until then.
+    pub others_work: bool,
 }
 
 /// What is to be done before workers.
@@ -68,6 +70,10 @@ pub fn plan(
     let pending = match observed.job.filter(|job| job::is_of(job, universe)).map(|job| job::stand(job, &observed.pods))
     {
         Some(Stand::Done) => return (Some(RestoreStatus { done: true, ..chosen }), None),
+        None if observed.others_work => waiting(
+            "Restoring",
+            format!("{image} is restored once the workers of an earlier universe of this name have ended"),
+        ),
         None => Some(Pending {
             children: children(universe, store, &chosen, settings),
             verdict: Verdict::waiting("Restoring", format!("{image} is restored")),

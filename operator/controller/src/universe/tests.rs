@@ -193,7 +193,7 @@ fn a_universe_is_restored_before_it_has_workers() {
         (plan.verdict.reason, workers, plan.restore.map(|r| (r.image, r.done)), plan.verdict.message)
     };
     let (none, some) = (snapshot(&[]), snapshot(&["nightly/2.image", "nightly/1.image"]));
-    let with = |snapshot, job, pods| Seen { snapshot: Some(snapshot), job, pods };
+    let with = |snapshot, job, pods| Seen { snapshot: Some(snapshot), job, pods, others_work: false };
     let chosen = |done| Some(("nightly/2.image".to_owned(), done));
     let (ours, done, failed) = (job("uid", None), job("uid", Some("Complete")), job("uid", Some("Failed")));
     let (other, refused) = (job("another", Some("Complete")), ended(1, "universe u is there already"));
@@ -206,6 +206,9 @@ fn a_universe_is_restored_before_it_has_workers() {
     assert_eq!((reason, workers, restore), ("Restoring", false, chosen(false)));
     let (reason, workers, restore, _) = at(with(&some, Some(&other), vec![]), None);
     assert_eq!((reason, workers, restore), ("Restoring", false, chosen(false)), "of a universe that is gone");
+    let held = Seen { others_work: true, ..with(&some, None, vec![]) };
+    let held = plan(&wanted, &Observed { restore: held, ..nothing(std::slice::from_ref(&wanted)) }, &settings(None));
+    assert_eq!((held.verdict.reason, held.children.len()), ("Restoring", 0), "{}", held.verdict.message);
     let (reason, workers, restore, _) = at(with(&some, Some(&ours), vec![]), None);
     assert_eq!((reason, workers, restore), ("Restoring", false, chosen(false)));
     for job in [&ours, &failed] {
