@@ -252,6 +252,9 @@ pub struct IntentExampleSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::values")]
     pub leaves: BTreeMap<String, Wire>,
+    /// Whether minds are not shown it: what they make is judged by it all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
 }
 
 /// With these slots, this message is answered so and leaves these slots.
@@ -271,6 +274,9 @@ pub struct ExampleSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::values")]
     pub leaves: BTreeMap<String, Wire>,
+    /// Whether minds are not shown it: what they make is judged by it all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
 }
 
 /// A message.
@@ -315,6 +321,7 @@ impl IntentSpec {
             arguments: example.arguments.clone(),
             answers: example.answers.clone(),
             leaves: example.leaves.clone(),
+            hidden: example.hidden,
         };
         IntentDefinition {
             text: self.text.clone(),
@@ -353,6 +360,7 @@ impl PrototypeSpec {
             send: SendCommand { selector: example.send.selector.clone(), arguments: example.send.arguments.clone() },
             answers: example.answers.clone(),
             leaves: example.leaves.clone(),
+            hidden: example.hidden,
         };
         PrototypeDefinition {
             parents: self.parents.clone(),

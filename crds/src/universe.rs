@@ -202,6 +202,9 @@ pub struct MindSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 64, max = 64), regex(pattern = "^[0-9a-f]+$")))]
     pub approvers: Vec<String>,
+    /// How much it makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetSpec>,
     /// Laws that hold for all that is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codex: Option<CodexSpec>,
@@ -241,6 +244,24 @@ pub struct SecretKeySpec {
     pub name: String,
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
+}
+
+/// What is beyond it is refused, and may be asked for again later.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BudgetSpec {
+    /// Methods whose making may begin within an hour; 600 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000000))]
+    pub becomings_per_hour: Option<u32>,
+    /// Of those, for the messages of one sender; 120 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000000))]
+    pub becomings_per_hour_and_sender: Option<u32>,
+    /// Tokens that models may read and write within a day of UTC; ten million when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000000000000i64))]
+    pub tokens_per_day: Option<i64>,
 }
 
 /// A change that breaks a rule is refused, and nothing more is made until an approver has answered.

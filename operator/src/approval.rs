@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use batos_covenant::{
-    AccessClass, Command, Decision, ListCommand, OkReply, Proposal, ProposalPage, ProposalState, Replay as Replayed,
-    Why as Origin,
+    AccessClass, Agreement, Becoming, BecomingPage, Command, Decision, ListCommand, OkReply, Proposal, ProposalPage,
+    ProposalState, Replay as Replayed, Why as Origin,
 };
 use batos_uvm::universe::now;
 use clap::Args;
@@ -59,6 +59,32 @@ pub struct Decide {
 
 #[derive(Args)]
 #[command(after_help = "Examples:
+  batos becomings
+  batos becomings --all -o json
+  batos watch account   (tells each step as it is taken)")]
+pub struct Becomings {
+    /// Also those that ended
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:
+  batos cancel 5d41402abc4b2a76b9719d911017c592 --reason 'we write it ourselves'")]
+pub struct Cancel {
+    /// Id of the becoming
+    becoming: String,
+    /// Why; senders hear it
+    #[arg(long, default_value = "by the Architect")]
+    reason: String,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
   batos why account withdraw:
   batos why account withdraw: -o json   (with the prompt)")]
 pub struct Why {
@@ -93,6 +119,53 @@ async fn all(talk: &Talk) -> Result<Vec<Proposal>, Error> {
         if after.is_none() {
             return Ok(proposals);
         }
+    }
+}
+
+impl Becomings {
+    pub async fn run(self) -> Result<(), Error> {
+        let (mut becomings, mut after) = (Vec::new(), None);
+        loop {
+            let command = Command::Becomings(ListCommand { after });
+            let page: BecomingPage = self.talk.page(AccessClass::Adm, UNIVERSE, "becomings", &command).await?;
+            becomings.extend(page.becomings);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        becomings.retain(|becoming| self.all || !matches!(becoming.step.as_str(), "swapped" | "refused"));
+        becomings.sort_by_key(|becoming| becoming.began);
+        if self.talk.structured(&becomings)? {
+            return Ok(());
+        }
+        if becomings.is_empty() {
+            println!("nothing is being made");
+        }
+        becomings.iter().for_each(show_becoming);
+        Ok(())
+    }
+}
+
+fn show_becoming(becoming: &Becoming) {
+    let Becoming { id, object, name, selector, step, mind, model_calls, .. } = becoming;
+    println!("{}  {}", style::title(id), style::aside(step));
+    println!("  {selector} of {}", name.as_deref().unwrap_or(object));
+    if *model_calls > 0 {
+        let tokens = becoming.prompt_tokens + becoming.completion_tokens;
+        println!("  {model_calls} calls of {mind}, {tokens} tokens");
+    }
+    becoming.reason.iter().for_each(|reason| println!("  {reason}"));
+}
+
+impl Cancel {
+    pub async fn run(self) -> Result<(), Error> {
+        let command = Command::Cancel { reason: self.reason };
+        let ended: Becoming = self.talk.page(AccessClass::Adm, &self.becoming, "cancel", &command).await?;
+        if !self.talk.structured(&ended)? {
+            show_becoming(&ended);
+        }
+        Ok(())
     }
 }
 
@@ -193,6 +266,9 @@ impl Why {
         println!("becoming {}: batos replay judges it again", made.becoming);
         println!("prompt {} with toolForge at revision {} (-o json shows it)", made.request, made.forge_rev);
         println!("admitted by {} examples", made.examples);
+        if let Some(Agreement { drafts, alike, messages }) = made.agreement {
+            println!("{alike} of {drafts} drafts do the same on {messages} messages that no example has");
+        }
         for refused in &made.refused {
             println!("refused before: {}\n  {}", refused.reason, refused.draft.trim().replace('\n', "\n  "));
         }

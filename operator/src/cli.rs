@@ -60,6 +60,10 @@ enum Command {
     Approve(approval::Approve),
     /// Denies a change, signed with the Architect's key
     Deny(approval::Deny),
+    /// Shows the methods that are being made, and how far each is
+    Becomings(approval::Becomings),
+    /// Ends the making of a method
+    Cancel(approval::Cancel),
     /// Shows where a method came from: the message or the mind, its prompt, drafts and verdicts
     Why(approval::Why),
     /// Judges the answers of a becoming again, on the objects as they were; fails when a verdict is another one
@@ -203,6 +207,8 @@ impl Cli {
             Command::Proposals(proposals) => proposals.run().await,
             Command::Approve(approve) => approve.run().await,
             Command::Deny(deny) => deny.run().await,
+            Command::Becomings(becomings) => becomings.run().await,
+            Command::Cancel(cancel) => cancel.run().await,
             Command::Why(why) => why.run().await,
             Command::Replay(replay) => replay.run().await,
             Command::Watch(watch) => watch.run().await,

@@ -8,8 +8,8 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use batos_bus::{Handler, Refusal, Request};
 use batos_covenant::{
-    AccessClass, Command, Encoding, ErrorKind, ErrorReply, ExportCommand, ExportPage, MAX_PAYLOAD, OkReply, Reply,
-    SendCommand, Subject, Wire, decode, encode,
+    AccessClass, Command, Encoding, ErrorKind, ErrorReply, ExportCommand, ExportPage, ListCommand, MAX_PAYLOAD,
+    OkReply, Reply, SendCommand, Subject, Wire, decode, encode,
 };
 use batos_graph::{ObjectId, Snapshot};
 use batos_mind::{ApprovalError, BecomingError, Mind, MindError, Outcome as Ended, Said};
@@ -114,11 +114,19 @@ impl Ingress {
                 let reply = Reply::Ok(OkReply::new(to_value(&settled)?, 0));
                 return encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()));
             }
+            Command::Cancel { reason } => {
+                let bad = |_| bad(format!("{:?} is no id of a becoming", subject.object));
+                let becoming: ObjectId = subject.object.parse().map_err(bad)?;
+                let ended = self.mind.cancel(becoming, &reason).await.map_err(|error| becoming_error(&error))?;
+                let reply = Reply::Ok(OkReply::new(to_value(&ended)?, 0));
+                return encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()));
+            }
             Command::GetFullState(_)
             | Command::List(_)
             | Command::History(_)
             | Command::Export(_)
             | Command::Proposals(_)
+            | Command::Becomings(_)
             | Command::Why { .. }
             | Command::Replay { .. } => {
                 let reply = Reply::Ok(self.read(command, &subject.object).await?);
@@ -170,12 +178,8 @@ impl Ingress {
                 let page = self.universe.history(resolve().await?, wanted.slot.as_deref(), wanted.before).await;
                 to_value(&page.map_err(fail)?)
             }
-            Command::Proposals(list) => {
-                let bad =
-                    |mark: &String| ErrorReply::new(ErrorKind::BadRequest, format!("{mark:?} is no mark of a page"));
-                let after = list.after.map(|mark| mark.parse::<ObjectId>().map_err(|_| bad(&mark))).transpose()?;
-                to_value(&self.mind.proposals(after.as_ref()).await.map_err(fail)?)
-            }
+            Command::Proposals(list) => to_value(&self.mind.proposals(after(list)?.as_ref()).await.map_err(fail)?),
+            Command::Becomings(list) => to_value(&self.mind.becomings(after(list)?.as_ref()).await.map_err(fail)?),
             Command::Why { slot } => to_value(&self.mind.why(resolve().await?, &slot).await.map_err(fail)?),
             Command::Replay { selector } => {
                 let bad = |_| ErrorReply::new(ErrorKind::BadRequest, format!("{object:?} is no id of a becoming"));
@@ -248,7 +252,11 @@ impl Ingress {
             }
             let made = match self.make(&missing).await {
                 Ok(made) => made,
-                Err(error) => return Err(self.with_similar(&missing, error).await),
+                Err(mut error) => {
+                    error.becoming =
+                        self.mind.becoming_for(&missing).await.ok().flatten().map(|becoming| becoming.to_string());
+                    return Err(self.with_similar(&missing, error).await);
+                }
             };
             has_made = true;
             if let Work::Send { made: told, .. } | Work::Eval { made: told, .. } = &mut message.work {
@@ -287,8 +295,12 @@ impl Ingress {
                 ErrorKind::Unavailable,
                 format!("a model cannot be asked about {selector:?} now, ask again with the same id: {error}"),
             )),
+            Ok(Ok(Err(BecomingError::Mind(error @ MindError::Spent { .. })))) => Err(spent(missing, &error)),
             Ok(Ok(Err(BecomingError::Mind(error)))) => Err(not_understood(missing, &error.to_string())),
             Ok(Ok(Err(BecomingError::Universe(error)))) => Err(error.to_reply()),
+            Ok(Ok(Err(error @ BecomingError::Proposed(_)))) => {
+                Err(ErrorReply::new(ErrorKind::NeedsApproval, error.to_string()))
+            }
             Ok(Err(error)) => Err(ErrorReply::new(ErrorKind::Internal, format!("outcome: {error}"))),
         }
     }
@@ -309,7 +321,10 @@ impl Ingress {
         // Its own task: a becoming goes on when its sender has given up.
         let becoming = tokio::spawn(async move { mind.make(&asked).await });
         let Ok(ended) = tokio::time::timeout(BECOMING_WAIT, becoming).await else {
-            let message = format!("a method for {:?} is being made; ask again with the same id", missing.selector);
+            let message = format!(
+                "a method for {:?} is being made, batos becomings tells how far; ask again with the same id",
+                missing.selector
+            );
             return Err(ErrorReply::new(ErrorKind::Unavailable, message));
         };
         match ended {
@@ -335,8 +350,12 @@ impl Ingress {
                 ErrorKind::NeedsApproval,
                 format!("nobody understands {:?}: {error}", missing.selector),
             )),
+            Ok(Err(BecomingError::Mind(error @ MindError::Spent { .. }))) => Err(spent(missing, &error)),
             Ok(Err(BecomingError::Mind(error))) => Err(not_understood(missing, &error.to_string())),
             Ok(Err(BecomingError::Universe(error))) => Err(error.to_reply()),
+            Ok(Err(error @ BecomingError::Proposed(_))) => {
+                Err(ErrorReply::new(ErrorKind::NeedsApproval, error.to_string()))
+            }
             Err(error) => Err(ErrorReply::new(ErrorKind::Internal, format!("becoming: {error}"))),
         }
     }
@@ -344,6 +363,12 @@ impl Ingress {
 
 fn to_value(answer: &impl Serialize) -> Result<Wire, ErrorReply> {
     serde_json::to_value(answer).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()))
+}
+
+/// The mark of a page that goes by ids.
+fn after(list: ListCommand) -> Result<Option<ObjectId>, ErrorReply> {
+    let bad = |mark: &String| ErrorReply::new(ErrorKind::BadRequest, format!("{mark:?} is no mark of a page"));
+    list.after.map(|mark| mark.parse().map_err(|_| bad(&mark))).transpose()
 }
 
 /// Page marks are bytes in hexadecimal.
@@ -364,13 +389,24 @@ fn not_understood(missing: &Unanswered, why: &str) -> ErrorReply {
     ErrorReply::new(ErrorKind::NotUnderstood, message)
 }
 
+fn spent(missing: &Unanswered, error: &MindError) -> ErrorReply {
+    ErrorReply::new(ErrorKind::LimitExceeded, format!("nobody understands {:?}, and {error}", missing.selector))
+}
+
+fn becoming_error(error: &BecomingError) -> ErrorReply {
+    match error {
+        BecomingError::Universe(error) => error.to_reply(),
+        BecomingError::Proposed(_) => ErrorReply::new(ErrorKind::NeedsApproval, error.to_string()),
+        BecomingError::Mind(_) => ErrorReply::new(ErrorKind::Unavailable, error.to_string()),
+    }
+}
+
 fn approval_error(error: &ApprovalError) -> ErrorReply {
     let kind = match error {
         ApprovalError::NoSuchProposal(_) => ErrorKind::NoSuchObject,
         ApprovalError::Settled(_) | ApprovalError::OtherSource { .. } | ApprovalError::Expired => ErrorKind::Stale,
         ApprovalError::UnknownKey(_) | ApprovalError::BadSignature => ErrorKind::Forbidden,
-        ApprovalError::Becoming(BecomingError::Universe(error)) => return error.to_reply(),
-        ApprovalError::Becoming(BecomingError::Mind(_)) => ErrorKind::Unavailable,
+        ApprovalError::Becoming(error) => return becoming_error(error),
     };
     ErrorReply::new(kind, error.to_string())
 }
@@ -392,5 +428,7 @@ fn verb_of(command: &Command) -> (&'static str, AccessClass) {
         Command::Approve(_) => ("approve", AccessClass::Adm),
         Command::Why { .. } => ("why", AccessClass::Adm),
         Command::Replay { .. } => ("replay", AccessClass::Adm),
+        Command::Becomings(_) => ("becomings", AccessClass::Adm),
+        Command::Cancel { .. } => ("cancel", AccessClass::Adm),
     }
 }

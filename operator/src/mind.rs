@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use batos_crds::{CodexRuleSpec, CodexSpec, MindSpec};
 use batos_mind::{
-    ApiKey, Approver, Autonomy, Client, Codex, Drafter, Either, Endpoint, Policy, Recorder, Recordings, Rule,
+    ApiKey, Approver, Autonomy, Budget, Client, Codex, Drafter, Either, Endpoint, Policy, Recorder, Recordings, Rule,
 };
 
 use crate::cli::Error;
@@ -40,6 +40,14 @@ pub fn policy(spec: Option<&MindSpec>, approvers: &[Approver]) -> Result<Policy,
     };
     if let Some(hours) = spec.approval_hours {
         policy.patience = Duration::from_secs(u64::from(hours) * 3600);
+    }
+    if let Some(budget) = &spec.budget {
+        let usual = policy.budget;
+        policy.budget = Budget {
+            per_hour: budget.becomings_per_hour.unwrap_or(usual.per_hour),
+            per_sender: budget.becomings_per_hour_and_sender.unwrap_or(usual.per_sender),
+            tokens_per_day: budget.tokens_per_day.map_or(usual.tokens_per_day, i64::unsigned_abs),
+        };
     }
     policy.codex = spec.codex.as_ref().map(codex).unwrap_or_default();
     for key in &spec.approvers {

@@ -52,6 +52,7 @@ impl Worker {
         let resumed = mind.resume().await?;
         tracing::info!(universe = name, resumed, "universe is open");
 
+        let tending = mind.clone();
         let ingress = Arc::new(Ingress { universe: universe.clone(), mind, metrics: Arc::default() });
         let metrics = ingress.metrics.clone();
         let (stop, stopped) = watch::channel(false);
@@ -62,7 +63,7 @@ impl Worker {
         });
         let housekeeper = tokio::spawn(housekeeper::run(universe.clone()));
         let relay = tokio::spawn(Relay::new(universe.clone(), publisher, root, metrics.clone()).run(relay_stopped));
-        let mut helpers = vec![tokio::spawn(courier::run(ingress.clone()))];
+        let mut helpers = vec![tokio::spawn(courier::run(ingress.clone())), tokio::spawn(tending.tend())];
         if let Some(address) = probe {
             helpers.push(tokio::spawn(async move {
                 let connected = {

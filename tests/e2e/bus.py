@@ -20,7 +20,7 @@ class Failed(Exception):
 
     def __init__(self, error):
         super().__init__(f"{error['kind']}: {error['message']}")
-        self.kind, self.message = error["kind"], error["message"]
+        self.kind, self.message, self.becoming = error["kind"], error["message"], error.get("becoming")
 
 
 def pack(value):

@@ -152,6 +152,72 @@ def test_a_person_approves_what_is_risky(universe, bus, model):
         assert checked.returncode == 0, checked
 
 
+def test_drafts_that_do_not_agree_wait_for_a_person(universe, bus, model):
+    command, key = architect(universe)
+    bus.send("account", "deposit:", 100)
+    stingy = "withdraw: n = ( n > balance ifFalse: [ balance: balance - n ]. ^balance )"
+    model.answers({"texts": [SLY, stingy, GOOD]})
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert failed.value.kind == "needs_approval" and "only 1 of 3 drafts" in failed.value.message
+    # One message on which they differ is told.
+    shown = command("proposals")
+    assert f"+ {stingy}" in shown and "another draft answers -" in shown
+    command("deny", failed.value.becoming, *key, "--reason", "it keeps silent about what it does not do")
+
+    # As many as are wanted do the same.
+    (universe.manifests / "till.yaml").write_text(
+        (universe.manifests / "account.yaml").read_text().replace("name: account", "name: till")
+    )
+    wait_until(lambda: "till" in [each["name"] for each in bus.command("_", "list")["value"]["objects"]], "the till")
+    model.answers({"texts": [stingy, GOOD, GOOD]})
+    assert bus.send("till", "withdraw:", 30)["value"] == -30
+    why = command("why", "till", "withdraw:")
+    assert "2 of 3 drafts do the same on" in why and GOOD in why
+
+
+def test_what_is_being_made_is_listed_and_cancelled(universe, bus, model):
+    command, _ = architect(universe)
+    bus.send("account", "deposit:", 100)
+    model.answers({"fault": "status", "status": 401, "message": "no"})
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    becoming = failed.value.becoming
+    assert failed.value.kind == "unavailable" and becoming in command("becomings")
+    assert "we write it" in command("cancel", becoming, "--reason", "we write it ourselves")
+    assert "nothing is being made" in command("becomings")
+    [ended] = json.loads(command("becomings", "--all", "-o", "json"))
+    assert (ended["id"], ended["step"], ended["name"]) == (becoming, "refused", "account")
+    # Like every refusal it is remembered: no model is asked.
+    model.answers({"texts": [GOOD]})
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert failed.value.kind == "refused" and "we write it ourselves" in failed.value.message
+    assert len(model.asked()) == 1
+    assert "becoming" in command("cancel", "0" * 32, fails=True)
+    assert "Architect" in batos("becomings", "--universe", universe.name, "--nats", universe.url).stderr
+
+
+def test_a_budget_bounds_what_is_made(universe, bus, model):
+    assert universe.stop() == 0
+    manifest = universe.manifests / "universe.yaml"
+    budget = json.dumps({"becomingsPerHour": 1000, "becomingsPerHourAndSender": 1, "tokensPerDay": 1000000})
+    manifest.write_text(manifest.read_text().replace("mind: {", f'mind: {{"budget": {budget}, '))
+    universe.start()
+    bus.send("account", "deposit:", 100, repeat=True)
+    model.answers({"texts": [GOOD]})
+    assert bus.send("account", "withdraw:", 30)["value"] == 70
+    universe.kill()
+    universe.start()
+    # Twice, lest the hour ended between.
+    for selector in ["lend:", "owe:"]:
+        try:
+            bus.send("account", selector, 1, repeat=True)
+        except Failed as failure:
+            kind, message = failure.kind, failure.message
+    assert kind == "limit_exceeded" and "spec.mind.budget.becomingsPerHourAndSender" in message, message
+
+
 def test_senders_may_not_approve(universe, bus, model):
     bus.send("account", "deposit:", 100)
     model.answers({"texts": [RISKY]})

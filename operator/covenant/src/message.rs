@@ -41,6 +41,13 @@ pub enum Command {
     Approve(Decision),
     /// Answers where a slot's content came from.
     Why { slot: String },
+    /// Answers the becomings, open ones and those that ended (`adm` only); the subject's object may be `_`.
+    Becomings(ListCommand),
+    /// Ends an open becoming (`adm` only), whose id is the subject's object.
+    Cancel {
+        #[serde(default)]
+        reason: String,
+    },
     /// Judges the answers of a becoming again, against the graph as it was (`adm` only). The subject's object is the
     /// becoming's id, or with a `selector` the object that lacked it.
     Replay {
@@ -174,13 +181,16 @@ pub struct IntentExample {
     pub answers: Option<Wire>,
     #[serde(default)]
     pub leaves: std::collections::BTreeMap<String, Wire>,
+    /// Whether minds are not shown it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
 }
 
 impl IntentExample {
     /// As an example of the message `selector`.
     pub fn of(self, selector: &str) -> Example {
-        let Self { given, arguments, answers, leaves } = self;
-        Example { given, send: SendCommand { selector: selector.to_owned(), arguments }, answers, leaves }
+        let Self { given, arguments, answers, leaves, hidden } = self;
+        Example { given, send: SendCommand { selector: selector.to_owned(), arguments }, answers, leaves, hidden }
     }
 }
 
@@ -197,6 +207,9 @@ pub struct Example {
     /// Slots of the receiver afterwards.
     #[serde(default)]
     pub leaves: std::collections::BTreeMap<String, Wire>,
+    /// Whether minds are not shown it: what they make is judged by it all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
 }
 
 /// The reply to every request.
@@ -287,6 +300,9 @@ pub struct ErrorReply {
     /// Present when the turn that failed had shown something on the Transcript.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<Transcript>,
+    /// The becoming that makes what was missing, or that tried to: its events tell how it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub becoming: Option<String>,
 }
 
 /// What went wrong, for programs. New kinds may be added.
@@ -328,7 +344,7 @@ pub enum ErrorKind {
 
 impl ErrorReply {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), slot: None, stack: Vec::new(), transcript: None }
+        Self { kind, message: message.into(), slot: None, stack: Vec::new(), transcript: None, becoming: None }
     }
 }
 

@@ -129,6 +129,9 @@ pub struct Provenance {
     pub refused: Vec<RefusedDraft>,
     /// What the Crucible ran.
     pub examples: u64,
+    /// How many drafts did the same where no example says what is right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<Agreement>,
     pub risks: Vec<String>,
     /// BLAKE3 of the Codex that it was held against, in hexadecimal; empty where there was none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -145,9 +148,49 @@ pub struct Provenance {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Agreement {
+    /// Drafts of the last round.
+    pub drafts: u64,
+    /// Those that did what the method does, itself among them.
+    pub alike: u64,
+    /// Messages that they were tried on.
+    pub messages: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RefusedDraft {
     pub draft: String,
     pub reason: String,
+}
+
+/// Answer to `becomings`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BecomingPage {
+    pub becomings: Vec<Becoming>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// The making of one method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Becoming {
+    pub id: String,
+    /// Id of the object that lacked the method.
+    pub object: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub selector: String,
+    /// How far it came: asked, drafted, repair, judged, proposed, swapped, refused.
+    pub step: String,
+    /// Milliseconds since 1970.
+    pub began: u64,
+    pub mind: String,
+    pub model_calls: u32,
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+    /// Why it was refused, or why its last draft failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Answer to `replay`.

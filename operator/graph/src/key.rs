@@ -205,6 +205,11 @@ impl KeySpace {
         self.key(0, UNIVERSE, &[&[5]])
     }
 
+    /// What it has made and what models were asked lately.
+    pub fn spent(&self) -> Key {
+        self.key(0, UNIVERSE, &[&[6]])
+    }
+
     /// Range of all objects of the image as they were shipped.
     pub fn shipped_range(&self) -> (Key, Key) {
         (self.key(0, UNIVERSE, &[&[2]]), self.key(0, UNIVERSE, &[&[3]]))
@@ -298,6 +303,7 @@ pub enum Place {
     Sweep,
     Collection,
     Halt,
+    Spent,
     Unreached(ObjectId),
 }
 
@@ -335,6 +341,7 @@ impl Place {
                 (3, []) => Some(Self::Sweep),
                 (4, []) => Some(Self::Collection),
                 (5, []) => Some(Self::Halt),
+                (6, []) => Some(Self::Spent),
                 _ => None,
             },
             _ => None,
@@ -369,6 +376,7 @@ mod tests {
             (keys.sweep(), Place::Sweep),
             (keys.collection(), Place::Collection),
             (keys.halt(), Place::Halt),
+            (keys.spent(), Place::Spent),
             (keys.unreached(id), Place::Unreached(id)),
             (keys.holder(id, ObjectId::well_known(9)), Place::Holder { id, holder: ObjectId::well_known(9) }),
         ] {

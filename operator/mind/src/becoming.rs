@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::{BuildHasher, Hasher, RandomState},
     sync::Arc,
 };
 
@@ -12,6 +13,9 @@ use tokio::sync::Mutex;
 
 use crate::{
     Autonomy, Change, ClientError, Codex, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict,
+    agreement::agree,
+    budget::{self, Spent},
+    draft::usage_of,
     journal::{load, open_jobs, record},
     prompt::{Failure, Material, is_selector},
 };
@@ -20,7 +24,7 @@ use crate::{
 /// taken once.
 const CRASH_AT: &str = "BATOS_CRASH_AT";
 /// Journal conflicts with other workers that one run of a becoming survives.
-const ATTEMPTS: u32 = 16;
+pub(crate) const ATTEMPTS: u32 = 16;
 /// Objects that the search for inherited methods visits.
 const MAX_CHAIN: usize = 64;
 
@@ -32,6 +36,8 @@ pub struct Mind {
     pub(crate) policy: Arc<Policy>,
     /// Becomings that this worker is busy with: one run each.
     running: Arc<Mutex<HashMap<ObjectId, Arc<Mutex<()>>>>>,
+    /// Tells this worker's claims from those of others.
+    pub(crate) worker: String,
 }
 
 /// How a becoming ended.
@@ -51,11 +57,16 @@ pub enum BecomingError {
     /// The mind cannot be asked now; the becoming goes on when the message is sent again.
     #[error(transparent)]
     Mind(#[from] MindError),
+    /// It ends when that is settled.
+    #[error("becoming {0} waits for a person: deny its proposal, which has the same id")]
+    Proposed(ObjectId),
 }
 
 impl Mind {
     pub fn new(universe: Universe, drafter: Arc<dyn Drafter>, policy: Policy) -> Self {
-        Self { universe, drafter, policy: Arc::new(policy), running: Arc::default() }
+        // Keyed at random, unlike anything that another process has.
+        let worker = format!("{:016x}", RandomState::new().build_hasher().finish());
+        Self { universe, drafter, policy: Arc::new(policy), running: Arc::default(), worker }
     }
 
     /// Goes on with every becoming that a dead process left open.
@@ -82,23 +93,45 @@ impl Mind {
             let shown: String = missing.selector.chars().take(80).collect();
             return Ok(Outcome::Refused(format!("no method can be called {shown:?}")));
         }
-        let holder = match missing.intent {
-            Some(holder) => holder,
-            None => self.universe.holder(missing.receiver).await?.0,
-        };
+        let holder = self.holder(missing).await?;
         let id = Job::id_of(holder, &missing.selector);
-        let known = load(&self.universe, id).await?;
+        let mut conflicts = 0;
+        while let Err(error) = self.begin(holder, missing).await {
+            match error {
+                // Somebody else asked, or spent something.
+                BecomingError::Universe(UniverseError::Store(StoreError::Conflict(_))) if conflicts < ATTEMPTS => {
+                    conflicts += 1;
+                }
+                other => return Err(other),
+            }
+        }
+        self.pursue(id).await
+    }
+
+    /// The object that lacks the method.
+    async fn holder(&self, missing: &Unanswered) -> Result<ObjectId, UniverseError> {
+        match missing.intent {
+            Some(holder) => Ok(holder),
+            None => self.universe.holder(missing.receiver).await.map(|(id, ..)| id),
+        }
+    }
+
+    /// The becoming that makes what is missing, or that tried to.
+    pub async fn becoming_for(&self, missing: &Unanswered) -> Result<Option<ObjectId>, UniverseError> {
+        let id = Job::id_of(self.holder(missing).await?, &missing.selector);
+        Ok(load(&self.universe, id).await?.map(|_| id))
+    }
+
+    /// Begins a becoming, unless there is one that answers the same question.
+    async fn begin(&self, holder: ObjectId, missing: &Unanswered) -> Result<(), BecomingError> {
         let job = Job::asked(holder, missing);
+        let known = load(&self.universe, job.id).await?;
         let ask = match &known {
             None => true,
             // A refusal is remembered as long as the same question would be asked.
             // Another Codex is another question.
             Some((_, known)) if known.step == Step::Refused && known.codex != self.policy.codex.digest() => true,
-            Some((_, known)) if known.step == Step::Refused => {
-                let context = self.context(&job).await?;
-                let prompt = context.prompt(&Forge::read(&self.universe).await?, &job, &self.policy.codex);
-                known.request != prompt.digest()
-            }
+            Some((_, known)) if known.step == Step::Refused => known.request != self.question(&job).await?,
             // Another sender's becoming may have ended meanwhile; a method that is gone again is made anew.
             Some((_, known)) if known.step == Step::Swapped => {
                 self.context(&job).await?.holder.slot(&known.selector).and_then(|slot| slot.kind.method()).is_none()
@@ -110,17 +143,21 @@ impl Mind {
         };
         if ask {
             self.unhalted().await?;
-            match self.step(&job, known.map(|(rev, _)| rev), Changes::default()).await {
-                Err(UniverseError::Store(StoreError::Conflict(_))) => {} // somebody else asked
-                other => other.map(|_| ())?,
-            }
+            let (rev, mut spent) = Spent::read(&self.universe).await?;
+            spent.begin(&missing.sender, &self.policy.budget)?;
+            let changes = Changes { rows: vec![spent.row(&self.universe, rev)?], ..Changes::default() };
+            self.step(&job, known.map(|(rev, _)| rev), changes).await?;
         }
-        self.pursue(id).await
+        Ok(())
     }
 
     /// Takes the remaining steps of a becoming, whoever began it.
     pub(crate) async fn pursue(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
         self.alone(id, self.take_steps(id)).await
+    }
+
+    pub(crate) async fn is_running(&self, id: ObjectId) -> bool {
+        self.running.lock().await.contains_key(&id)
     }
 
     /// Runs what has this id once at a time on this worker.
@@ -135,13 +172,18 @@ impl Mind {
     async fn take_steps(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
         let mut conflicts = 0;
         loop {
-            let Some((rev, job)) = load(&self.universe, id).await? else {
+            let Some((mut rev, job)) = load(&self.universe, id).await? else {
                 return Err(UniverseError::Internal(format!("becoming {id} has no journal")).into());
             };
             let is_autonomous = job.is_open() && job.step != Step::Proposed && job.decision.is_none();
             let unhalted = if is_autonomous { Some(self.unhalted().await?) } else { None };
             let next = match job.step {
-                Step::Asked | Step::Repair => self.draft(job).await?,
+                Step::Asked | Step::Repair => {
+                    let asked = Job { claim: None, ..job.clone() };
+                    let Some((after, next)) = self.claimed(&job, rev, self.draft(asked)).await? else { continue };
+                    rev = after;
+                    next
+                }
                 Step::Drafted => self.judge(job).await?,
                 Step::Judged if job.risks.is_empty() || job.decision.is_some() => self.swap(job).await?,
                 Step::Judged => self.propose(job).await?,
@@ -183,7 +225,10 @@ impl Mind {
         }
         job.forge_rev = forge.rev;
         job.prompt = (format!("{}\n\n{}", prompt.system, prompt.user), prompt.digest());
-        match self.drafter.draft(&prompt).await {
+        budget::allow(&self.universe, &self.policy.budget).await?;
+        let asked = self.drafter.draft(&prompt).await;
+        budget::pay(&self.universe, usage_of(&asked)).await?;
+        match asked {
             Ok(answer) => {
                 job.answers = answer.texts.into_iter().map(capped).collect();
                 job.mind = answer.mind;
@@ -208,7 +253,8 @@ impl Mind {
         Ok((job, Changes::default()))
     }
 
-    /// The first answer that holds is taken; the best of those that do not is what the mind hears of.
+    /// The first of most answers that hold and do the same is taken; the best of those that do not hold is what the mind
+    /// hears of when none does.
     async fn judge(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let context = self.context(&job).await?;
         let answers = std::mem::take(&mut job.answers);
@@ -216,32 +262,45 @@ impl Mind {
         let asked = job.clone();
         let case = asked.case(View::new(&self.universe), (context.holder_id, &context.holder), &context.examples);
         let mut best: Option<(usize, Failure)> = None;
+        let (drafts, mut admitted) = (answers.len(), Vec::new());
         for answer in answers {
             let (verdict, base) = case.judged(&answer).await?;
             job.tried(&answer, &verdict, base);
+            let reason = verdict.hint().unwrap_or_default().to_owned();
             match verdict {
-                Verdict::Admitted { source, effects, touched } => {
-                    job.codex = self.policy.codex.digest();
-                    let change = Change { objects: &context.names(), source: &source, touched: &touched };
-                    let conflict = self.policy.codex.conflict(change);
-                    job.risks = self.policy.risks(&context.holder, &job.selector, &source, &effects);
-                    job.examples = context.examples.len() as u64;
-                    job.draft = Some(source);
-                    if let Some(conflict) = conflict {
-                        return Ok(self.halt(job, conflict).await?);
-                    }
-                    job.step = Step::Judged;
-                    return Ok((job, Changes::default()));
+                Verdict::Admitted { source, effects, touched, behaviour } => {
+                    admitted.push((source, effects, touched, behaviour));
                 }
-                Verdict::Refused { held, reason } if best.as_ref().is_none_or(|(most, _)| held > *most) => {
+                Verdict::Refused { held, .. } if best.as_ref().is_none_or(|(most, _)| held > *most) => {
                     best = Some((held, Failure { draft: answer, reason }));
                 }
                 Verdict::Refused { .. } => {}
             }
         }
-        let nothing = || Failure { draft: String::new(), reason: "the mind answered nothing".to_owned() };
-        let failure = best.map_or_else(nothing, |(_, failure)| failure);
-        fail(&mut job, &Forge::read(&self.universe).await?, failure);
+        let forge = Forge::read(&self.universe).await?;
+        let behaviours: Vec<_> = admitted.iter().map(|(.., behaviour)| behaviour).collect();
+        let Some(agreement) = agree(&behaviours) else {
+            let nothing = || Failure { draft: String::new(), reason: "the mind answered nothing".to_owned() };
+            fail(&mut job, &forge, best.map_or_else(nothing, |(_, failure)| failure));
+            return Ok((job, Changes::default()));
+        };
+        let (source, mut effects, touched, behaviour) = admitted.swap_remove(agreement.chosen);
+        job.agreement = Some(batos_covenant::Agreement {
+            drafts: drafts as u64,
+            alike: agreement.alike as u64,
+            messages: behaviour.0.len() as u64,
+        });
+        job.codex = self.policy.codex.digest();
+        let change = Change { objects: &context.names(), source: &source, touched: &touched };
+        let conflict = self.policy.codex.conflict(change);
+        effects.extend(agreement.lone(drafts, forge.agreement));
+        job.risks = self.policy.risks(&context.holder, &job.selector, &source, &effects);
+        job.examples = context.examples.len() as u64;
+        job.draft = Some(source);
+        if let Some(conflict) = conflict {
+            return Ok(self.halt(job, conflict).await?);
+        }
+        job.step = Step::Judged;
         Ok((job, Changes::default()))
     }
 
@@ -258,6 +317,12 @@ impl Mind {
         job.holder = Some(holder);
         job.step = Step::Swapped;
         Ok((job, changes))
+    }
+
+    /// Digest of what a mind would be asked first about it now.
+    pub(crate) async fn question(&self, job: &Job) -> Result<String, BecomingError> {
+        let context = self.context(job).await?;
+        Ok(context.prompt(&Forge::read(&self.universe).await?, job, &self.policy.codex).digest())
     }
 
     async fn context(&self, job: &Job) -> Result<Context, UniverseError> {
@@ -299,8 +364,7 @@ impl Mind {
         let view = View::new(&self.universe);
         let name = view.object(job.receiver).await?.and_then(|(_, record)| record.name.clone());
         let rev = record(&self.universe, job, rev, name.unwrap_or_else(|| job.receiver.to_string()), changes).await?;
-        let reached = serde_json::to_value(job.step).unwrap_or_default();
-        if std::env::var(CRASH_AT).ok().as_deref() == reached.as_str() {
+        if std::env::var(CRASH_AT).ok() == Some(job.step.name()) {
             std::process::abort();
         }
         Ok(rev)

@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use batos_covenant::{ErrorKind, ErrorReply, Example, Wire};
+use batos_covenant::{ErrorKind, ErrorReply, Example, SendCommand, Wire};
 use batos_graph::{ObjectId, Payload, Record, Rev, Slot, SlotKind, Value};
 use batos_uvm::{
     syntax::{parse_method, sends},
@@ -13,10 +13,18 @@ use batos_uvm::{
     vm::{Call, Effects, Limits, Turn, VmError},
 };
 
-use crate::extract;
+use crate::{
+    agreement::{Behaviour, Outcome},
+    extract,
+    inputs::Inputs,
+};
 
 /// Objects that the search for an inherited slot visits.
 const MAX_CHAIN: usize = 64;
+
+/// Messages without an example that a draft is tried on, and how many are drawn at most to find as many different ones.
+const PROBES: usize = 64;
+const MAX_DRAWS: usize = 8 * PROBES;
 
 /// Revisions of the objects that a verdict rests on; those of the image are left out.
 pub type Base = BTreeMap<ObjectId, Rev>;
@@ -31,15 +39,33 @@ pub enum Verdict {
         effects: BTreeSet<String>,
         /// Names of other objects that it names or changes.
         touched: BTreeSet<String>,
+        /// What it does where no example says what is right.
+        behaviour: Behaviour,
     },
-    /// After so many examples that held; the reason is for people and for the mind.
-    Refused { held: usize, reason: String },
+    /// After so many examples that held; the reason is for people.
+    Refused {
+        held: usize,
+        reason: String,
+        /// Whether the example that failed is hidden from minds.
+        hidden: bool,
+    },
+}
+
+impl Verdict {
+    /// Why it was refused, as far as a mind may know it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Admitted { .. } => None,
+            Self::Refused { hidden: true, .. } => Some("it fails an example that is not shown to you"),
+            Self::Refused { reason, .. } => Some(reason),
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { held, reason } => write!(f, "refused after {held} examples that held: {reason}"),
+            Self::Refused { held, reason, .. } => write!(f, "refused after {held} examples that held: {reason}"),
             Self::Admitted { source, effects, .. } => {
                 write!(f, "admitted: {source}")?;
                 effects.iter().try_for_each(|effect| write!(f, "\n{effect}"))
@@ -60,6 +86,8 @@ pub struct Case<'a> {
     pub intent: bool,
     pub selector: &'a str,
     pub examples: &'a [Example],
+    /// Arguments of the message that asked for it.
+    pub asked: Option<&'a [Wire]>,
     /// Time and chance of the turns: the same draft gets the same verdict.
     pub began: u64,
     pub seed: [u8; 32],
@@ -97,7 +125,7 @@ impl Case<'_> {
     }
 
     async fn verdict(&self, answer: &str, base: &mut Base) -> Result<Verdict, UniverseError> {
-        let refused = |held, reason| Ok(Verdict::Refused { held, reason });
+        let refused = |held, reason| Ok(Verdict::Refused { held, reason, hidden: false });
         let source = match extract::method(answer, self.selector) {
             Ok(source) => source,
             Err(reason) => return refused(0, reason),
@@ -114,12 +142,42 @@ impl Case<'_> {
                     touched.extend(trace.touched);
                 }
                 Err(reason) => {
+                    let hidden = example.hidden;
                     let example = serde_json::to_string(example).unwrap_or_default();
-                    return refused(number, format!("example {} ({example}): {reason}", number + 1));
+                    let reason = format!("example {} ({example}): {reason}", number + 1);
+                    return Ok(Verdict::Refused { held: number, reason, hidden });
                 }
             }
         }
-        Ok(Verdict::Admitted { source, effects, touched })
+        let mut behaviour = Behaviour::default();
+        let asked = self.asked.map(|arguments| self.message(arguments.to_vec()));
+        for (number, message) in asked.iter().chain(&self.probes()).enumerate() {
+            let Ok(trace) = self.trace(&source, message, self.examples.len() + number).await? else { continue };
+            match (asked.as_ref().filter(|_| number == 0), &trace.answer) {
+                (None, _) => behaviour.0.push((told(message), Outcome::of(&trace))),
+                // It may be right to fail: a person sees whether it is.
+                (Some(_), Err(error)) => {
+                    effects.insert(format!("it fails on the message that asked for it ({:?})", error.kind));
+                }
+                (Some(_), Ok(_)) => {}
+            }
+            effects.extend(trace.effects);
+            touched.extend(trace.touched);
+            base.extend(trace.base);
+        }
+        Ok(Verdict::Admitted { source, effects, touched, behaviour })
+    }
+
+    fn message(&self, arguments: Vec<Wire>) -> Example {
+        let send = SendCommand { selector: self.selector.to_owned(), arguments };
+        Example { given: BTreeMap::new(), send, answers: None, leaves: BTreeMap::new(), hidden: true }
+    }
+
+    /// Messages like the examples, the same ones for every draft.
+    fn probes(&self) -> Vec<Example> {
+        let mut seen: BTreeSet<String> = self.examples.iter().map(told).collect();
+        let drawn = Inputs::new(self.examples, self.selector).widened().take(MAX_DRAWS);
+        drawn.filter(|probe| seen.insert(told(probe))).take(PROBES).collect()
     }
 
     async fn run(
@@ -307,6 +365,16 @@ fn data(record: &Record) -> BTreeMap<String, Value> {
     record.slots.iter().filter_map(value).collect()
 }
 
+/// An example's message and the state before it.
+fn told(example: &Example) -> String {
+    let Example { given, send, .. } = example;
+    let arguments = Wire::Array(send.arguments.clone());
+    match given.is_empty() {
+        true => format!("{} {arguments}", send.selector),
+        false => format!("{} {arguments} given {}", send.selector, serde_json::to_string(given).unwrap_or_default()),
+    }
+}
+
 fn scalar(value: &Wire) -> Option<Value> {
     Some(match value {
         Wire::Null => Value::Nil,
@@ -328,7 +396,7 @@ fn brief(value: &Wire) -> String {
     }
 }
 
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::Nil => "null".to_owned(),
         Value::Bool(b) => b.to_string(),

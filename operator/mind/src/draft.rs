@@ -28,6 +28,9 @@ pub enum MindError {
     /// A change broke a rule of the Codex, and no Architect has answered yet.
     #[error("a change broke the Codex: nothing is made until the Architect answers: batos proposals shows {0}")]
     Halted(String),
+    /// The manifest's budget is used up.
+    #[error("{text}: ask again in the next {window}")]
+    Spent { text: String, window: &'static str },
     /// The prompts in the graph cannot be used.
     #[error("toolForge: {0}")]
     BadForge(String),
@@ -42,6 +45,15 @@ impl MindError {
             Self::Client(error) => !matches!(error, ClientError::BadEndpoint(_)),
             _ => false,
         }
+    }
+}
+
+/// What a call used up.
+pub(crate) fn usage_of(asked: &Result<Answer, MindError>) -> Usage {
+    match asked {
+        Ok(answer) => answer.usage,
+        Err(MindError::Client(ClientError::Truncated { usage })) => *usage,
+        Err(_) => Usage::default(),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Forge {
     pub attempts: usize,
     /// Drafts in a round.
     pub drafts: u32,
+    /// Drafts of a round that must do the same, or as many as the mind gave.
+    pub agreement: usize,
     /// Tokens of a draft.
     pub max_tokens: u32,
     pub temperature: f64,
@@ -51,6 +53,7 @@ impl Forge {
             outcome_request: text(record, "outcomeRequest")?,
             attempts: whole(record, "attempts", 1..=8)? as usize,
             drafts,
+            agreement: whole(record, "agreement", 1..=8)? as usize,
             max_tokens: whole(record, "maxTokens", 1..=8192)?,
             temperature,
         })

@@ -1,11 +1,11 @@
 //! The journal of a becoming: one row, written anew at each step, so that each step takes effect once.
 
-use batos_covenant::{Conflict, Decision, Encoding, Example, decode, encode};
+use batos_covenant::{Agreement, Conflict, Decision, Encoding, Example, Wire, decode, encode};
 use batos_graph::{ObjectId, Put, Record, Rev};
 use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View, now};
 use serde::{Deserialize, Serialize};
 
-use crate::{Case, Usage, Verdict, crucible::Base, prompt::Failure};
+use crate::{Case, Usage, Verdict, crucible::Base, lease::Claim, prompt::Failure};
 
 /// How far a becoming has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,12 +34,18 @@ pub struct Job {
     pub selector: String,
     /// Types of the arguments.
     pub shapes: Vec<String>,
+    /// Arguments of the message that nobody understood, as far as they are known and a row has room.
+    #[serde(default)]
+    pub arguments: Option<Vec<Wire>>,
     /// The object whose intent is made.
     #[serde(default)]
     pub intent: Option<ObjectId>,
     /// Milliseconds since 1970: the time of the Crucible's turns.
     #[serde(default)]
     pub began: u64,
+    /// The worker that asks the mind now.
+    #[serde(default)]
+    pub claim: Option<Claim>,
     /// Digest of the first request to the mind.
     pub request: String,
     /// What the mind answered last, to be judged.
@@ -71,6 +77,8 @@ pub struct Job {
     /// What the Crucible ran.
     #[serde(default)]
     pub examples: u64,
+    #[serde(default)]
+    pub agreement: Option<Agreement>,
     /// Why a person has to be asked.
     #[serde(default)]
     pub risks: Vec<String>,
@@ -100,6 +108,8 @@ pub struct Trial {
 
 /// Bytes of answers that are kept for a replay: a row of the journal is bounded.
 const MAX_TRIALS: usize = 96 * 1024;
+/// Bytes of the arguments that a row keeps.
+const MAX_ARGUMENTS: usize = 8 * 1024;
 /// Most objects that a kept verdict rests on.
 const MAX_BASE: usize = 512;
 
@@ -121,6 +131,13 @@ pub struct BecomingEvent {
     pub failure: Option<String>,
 }
 
+impl Step {
+    /// As the journal and events name it.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|step| step.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
 impl Job {
     /// A new becoming. Its id is that of the holder and selector, so that two askers share one.
     pub fn asked(holder: ObjectId, missing: &Unanswered) -> Self {
@@ -130,8 +147,10 @@ impl Job {
             receiver: missing.receiver,
             selector: missing.selector.clone(),
             shapes: missing.shapes.clone(),
+            arguments: missing.arguments.clone().filter(|arguments| size(arguments) <= MAX_ARGUMENTS),
             intent: missing.intent,
             began: now(),
+            claim: None,
             request: String::new(),
             answers: Vec::new(),
             trials: Vec::new(),
@@ -144,6 +163,7 @@ impl Job {
             usage: Usage::default(),
             prompt: Default::default(),
             examples: 0,
+            agreement: None,
             risks: Vec::new(),
             codex: String::new(),
             conflict: None,
@@ -171,6 +191,7 @@ impl Job {
             intent: self.intent.is_some(),
             selector: &self.selector,
             examples,
+            asked: self.arguments.as_deref(),
             began: self.began,
             seed: *blake3::hash(format!("crucible {} {}", self.id, self.began).as_bytes()).as_bytes(),
         }
@@ -208,25 +229,43 @@ pub(crate) async fn load(universe: &Universe, id: ObjectId) -> Result<Option<(Re
     rows.into_iter().next().flatten().map(|row| Ok((row.rev, parse(&row.bytes)?))).transpose()
 }
 
-/// All open becomings.
-pub(crate) async fn open_jobs(universe: &Universe) -> Result<Vec<ObjectId>, UniverseError> {
-    const PAGE: usize = 256;
-    let mut open = Vec::new();
-    for shard in 0..=u8::MAX {
+/// Becomings of a page.
+const PAGE: usize = 64;
+
+/// Becomings in the order of their ids, and the mark of the next page.
+pub(crate) async fn page(
+    universe: &Universe,
+    after: Option<&ObjectId>,
+) -> Result<(Vec<Job>, Option<ObjectId>), UniverseError> {
+    let mut jobs: Vec<Job> = Vec::new();
+    for shard in after.map_or(0, ObjectId::shard)..=u8::MAX {
         let (mut start, end) = universe.keys().job_range(shard);
-        loop {
-            let rows = universe.store().scan(&start, &end, None, PAGE).await.map_err(UniverseError::Store)?;
-            for (_, row) in &rows {
-                let job = parse(&row.bytes)?;
-                open.extend(job.is_open().then_some(job.id));
-            }
-            match rows.last() {
-                Some((last, _)) if rows.len() == PAGE => start = last.successor(),
-                _ => break,
-            }
+        if let Some(after) = after.filter(|after| after.shard() == shard) {
+            start = universe.keys().job(*after).successor();
+        }
+        let rows = universe.store().scan(&start, &end, None, PAGE).await.map_err(UniverseError::Store)?;
+        for (_, row) in &rows {
+            jobs.push(parse(&row.bytes)?);
+        }
+        if rows.len() == PAGE || jobs.len() >= PAGE {
+            let next = jobs.last().map(|job| job.id);
+            return Ok((jobs, next));
         }
     }
-    Ok(open)
+    Ok((jobs, None))
+}
+
+/// All open becomings.
+pub(crate) async fn open_jobs(universe: &Universe) -> Result<Vec<ObjectId>, UniverseError> {
+    let (mut open, mut after) = (Vec::new(), None);
+    loop {
+        let (jobs, next) = page(universe, after.as_ref()).await?;
+        open.extend(jobs.iter().filter(|job| job.is_open()).map(|job| job.id));
+        after = next;
+        if after.is_none() {
+            return Ok(open);
+        }
+    }
 }
 
 /// Writes the journal's next row, its event, and what else belongs to the step, in one commit.
@@ -237,7 +276,7 @@ pub(crate) async fn record(
     object: String,
     mut changes: Changes,
 ) -> Result<Rev, UniverseError> {
-    let bytes = encode(job, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
+    let put = row(universe, job)?;
     let next = rev.unwrap_or(0) + 1;
     let event = BecomingEvent {
         becoming: job.id.to_string(),
@@ -252,10 +291,19 @@ pub(crate) async fn record(
         failure: job.failures.last().map(|failure| failure.reason.clone()),
     };
     changes.cause = Some(format!("becoming {}", job.id));
-    changes.rows.push((Put { key: universe.keys().job(job.id), bytes }, rev));
+    changes.rows.push((put, rev));
     changes.events.push(universe.event_row(job.id, next, object, "becoming", &event)?);
     universe.commit(universe.fresh_marker()?, Vec::new(), changes).await?;
     Ok(next)
+}
+
+pub(crate) fn row(universe: &Universe, job: &Job) -> Result<Put, UniverseError> {
+    let bytes = encode(job, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
+    Ok(Put { key: universe.keys().job(job.id), bytes })
+}
+
+fn size(arguments: &[Wire]) -> usize {
+    serde_json::to_vec(arguments).map_or(usize::MAX, |bytes| bytes.len())
 }
 
 fn parse(bytes: &[u8]) -> Result<Job, UniverseError> {

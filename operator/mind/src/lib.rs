@@ -2,14 +2,19 @@
 //! it, asks again with what was wrong, and swaps what holds into the graph; every step is journalled, so that a killed
 //! process goes on where it was. Models are reached over OpenAI's protocol, or answer from recordings.
 
+mod agreement;
 mod becoming;
+mod budget;
 mod client;
 mod codex;
 mod crucible;
 mod draft;
 mod extract;
 mod forge;
+mod inputs;
 mod journal;
+mod lease;
+mod listing;
 mod openai;
 mod outcome;
 mod policy;
@@ -22,12 +27,15 @@ mod retry;
 mod secret;
 mod sse;
 
+pub use agreement::{Agreement, Behaviour, Dissent, agree};
 pub use becoming::{BecomingError, Mind, Outcome};
+pub use budget::Budget;
 pub use client::{Client, ClientError, Endpoint, Server, Spent};
 pub use codex::{Change, Codex, Rule};
 pub use crucible::{Base, Case, Trace, Verdict};
 pub use draft::{Answer, Drafter, Either, MindError};
 pub use forge::Forge;
+pub use inputs::Inputs;
 pub use journal::{BecomingEvent, Job, Step, Trial, job_targets};
 pub use openai::{ChatMessage, Input, ModelAnswer, ModelRequest, Usage};
 pub use outcome::{OutcomeEvent, Said};

@@ -9,7 +9,7 @@ use batos_uvm::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{BecomingError, ClientError, Forge, Mind, MindError, Prompt, Usage};
+use crate::{BecomingError, ClientError, Forge, Mind, MindError, Prompt, Usage, budget, draft::usage_of};
 
 /// What came of asking.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,7 +128,10 @@ impl Mind {
         while refused.len() < forge.attempts {
             let prompt = Prompt::outcome(&forge, &missing.selector, &told(question, intent, shape, &refused));
             event.request = prompt.digest();
-            let (text, usage) = match self.drafter.draft(&prompt).await {
+            budget::allow(&self.universe, &self.policy.budget).await?;
+            let asked = self.drafter.draft(&prompt).await;
+            budget::pay(&self.universe, usage_of(&asked)).await?;
+            let (text, usage) = match asked {
                 Ok(answer) => {
                     event.mind = answer.mind;
                     (Ok(answer.texts.into_iter().next().unwrap_or_default()), answer.usage)
@@ -191,10 +194,14 @@ fn told(question: &Question, intent: &Intent, shape: &Shape, refused: &[String])
         ("question", vec![intent.text.clone()]),
         ("arguments", arguments.collect()),
         ("slots of the object", own.collect()),
-        ("examples", examples.iter().map(Wire::to_string).collect()),
+        ("examples", examples.iter().filter(|example| !is_hidden(example)).map(Wire::to_string).collect()),
         ("shape of the answer", vec![serde_json::to_string(shape).unwrap_or_default()]),
         ("why answers before were refused", refused.to_vec()),
     ]
+}
+
+fn is_hidden(example: &Wire) -> bool {
+    example.get("hidden").is_some_and(|hidden| hidden == true)
 }
 
 /// The first value in a model's text that has the shape; else what is wrong with the text.

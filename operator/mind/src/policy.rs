@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use batos_graph::{Record, SlotKind};
 use batos_uvm::syntax::{parse_method, sends};
 
-use crate::Codex;
+use crate::{Budget, Codex};
 
 /// How much a universe makes by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +32,9 @@ pub struct Policy {
     /// Public keys whose decisions count.
     pub approvers: Vec<Approver>,
     pub codex: Codex,
+    pub budget: Budget,
+    /// How long a becoming whose worker died waits for another one.
+    pub lease: Duration,
 }
 
 /// An Ed25519 public key.
@@ -46,6 +49,8 @@ impl Default for Policy {
             most_pending: 256,
             approvers: Vec::new(),
             codex: Codex::default(),
+            budget: Budget::default(),
+            lease: Duration::from_secs(15),
         }
     }
 }

@@ -55,7 +55,7 @@ pub struct Material<'a> {
     pub holder: &'a Record,
     /// Selectors of the parents, but for the image's.
     pub inherited: &'a [String],
-    /// Examples that the model may see.
+    /// Those that are hidden stay out.
     pub examples: &'a [Example],
     pub failures: &'a [Failure],
     /// Of the universe's Codex.
@@ -160,7 +160,10 @@ fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
     });
     let siblings = holder.slots.iter().filter(|slot| slot.name != *selector).filter_map(|slot| slot.kind.method());
     let siblings = siblings.filter(|source| source.len() <= MAX_SOURCE).map(str::to_owned);
-    let examples = examples.iter().map(|example| serde_json::to_string(example).unwrap_or_default());
+    let examples = examples
+        .iter()
+        .filter(|example| !example.hidden)
+        .map(|example| serde_json::to_string(example).unwrap_or_default());
     let recent = failures.len().saturating_sub(MAX_REFUSED);
     let failures = failures.iter().skip(recent).map(|failure| {
         format!("{}\nrefused: {}", capped(&failure.draft, MAX_SOURCE), capped(&failure.reason, MAX_SOURCE))
@@ -255,6 +258,7 @@ mod tests {
             outcome_request: text("ANSWER"),
             attempts: 3,
             drafts: 1,
+            agreement: 1,
             max_tokens: 64,
             temperature: 0.0,
         }

@@ -53,6 +53,7 @@ pub(crate) async fn add(
             .map(|failure| RefusedDraft { draft: failure.draft.clone(), reason: failure.reason.clone() })
             .collect(),
         examples: job.examples,
+        agreement: job.agreement.clone(),
         risks: job.risks.clone(),
         codex: job.codex.clone(),
         conflict: job.conflict.clone(),

@@ -27,8 +27,7 @@ impl Mind {
             let Trial { answer, verdict, .. } = trial.clone();
             trials.push(ReplayedTrial { answer, verdict, again, lost });
         }
-        let step = serde_json::to_value(job.step).ok().and_then(|step| step.as_str().map(str::to_owned));
-        let (becoming, step) = (becoming.to_string(), step.unwrap_or_default());
+        let (becoming, step) = (becoming.to_string(), job.step.name());
         Ok(Replay { becoming, selector: job.selector, step, trials, left_out: job.trials_left_out })
     }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use batos_covenant::{ApplyCommand, IntentDefinition, IntentExample, PrototypeDefinition, SendCommand, SlotDefinition};
 use batos_graph::ObjectId;
 use batos_mind::{
-    ApiKey, BecomingError, Client, ClientError, Either, Endpoint, Mind, MindError, Outcome, Policy, Recorder,
-    Recordings, Step, Usage,
+    Answer, ApiKey, BecomingError, Client, ClientError, Drafter, Either, Endpoint, Mind, MindError, Outcome, Policy,
+    Prompt, Recorder, Recordings, Step, Usage,
 };
 use batos_uvm::universe::{Authority, Unanswered, Work};
-use common::{BROKEN, GOOD, SLY, Scripted, deliver, place};
+use common::{ALIKE, BROKEN, GOOD, SLY, STINGY, Scripted, deliver, place};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn rounds_are_bounded_and_a_refusal_is_remembered() {
 }
 
 #[tokio::test]
-async fn of_several_drafts_the_first_that_holds_is_taken_and_the_best_is_spoken_of() {
+async fn of_several_drafts_one_that_holds_is_taken_and_the_best_is_spoken_of() {
     let place = place().await;
     let amended = "toolForge drafts: 3. toolForge temperature: 1.0. toolForge request: 'Be brief.'. toolForge drafts";
     let refused = place.eval(Authority::Sender, amended).await;
@@ -59,7 +59,7 @@ async fn of_several_drafts_the_first_that_holds_is_taken_and_the_best_is_spoken_
     assert!(place.eval(Authority::Architect, "toolForge setSlot: #more value: 1").await.is_err());
     assert_eq!(place.eval(Authority::Architect, amended).await, Ok(json!(3)));
 
-    let mind = Scripted::new(&[&[BROKEN, SLY, "no"], &["no", BROKEN, GOOD, SLY]]);
+    let mind = Scripted::new(&[&[BROKEN, SLY, "no"], &["no", GOOD, BROKEN, ALIKE, SLY]]);
     assert!(matches!(place.make(mind.clone()).await.unwrap(), Outcome::Made(_)));
     let asked = mind.asked.lock().unwrap().clone();
     assert_eq!((asked[0].drafts, asked[0].temperature), (3, 1.0));
@@ -70,6 +70,141 @@ async fn of_several_drafts_the_first_that_holds_is_taken_and_the_best_is_spoken_
     assert_eq!(place.eval(Authority::Architect, "toolForge attempts: 0. 1").await, Ok(json!(1)));
     let error = Mind::new(place.universe.clone(), mind, Policy::default()).make(&place.missing("pay:")).await;
     assert!(matches!(error, Err(BecomingError::Mind(MindError::BadForge(why))) if why.contains("attempts")));
+}
+
+#[tokio::test]
+async fn drafts_that_hold_must_also_agree_where_no_example_is() {
+    let only = |alike: usize, of: usize, why: &str| format!("only {alike} of {of} drafts does what it does: {why}");
+    let differ = "on withdraw: [";
+    for (drafts, source, risk) in [
+        (vec![GOOD], GOOD, None),
+        (vec![GOOD, ALIKE], GOOD, None),
+        // Whatever stands first.
+        (vec![STINGY, ALIKE, GOOD], ALIKE, None),
+        (vec![SLY, GOOD, ALIKE], GOOD, None),
+        (vec![STINGY, GOOD], STINGY, Some(only(1, 2, differ))),
+        (vec![BROKEN, GOOD], GOOD, Some(only(1, 2, "the others fail the examples"))),
+        (vec![STINGY, STINGY, GOOD, ALIKE], STINGY, Some(only(2, 4, differ))),
+    ] {
+        let place = place().await;
+        match (place.make(Scripted::new(&[&drafts])).await.unwrap(), risk) {
+            (Outcome::Made(made), None) => {
+                let mind = Mind::new(place.universe.clone(), Scripted::new(&[]), Policy::default());
+                let why = mind.why(place.account, "withdraw:").await.unwrap();
+                assert_eq!(why.source, source, "{drafts:?}");
+                let found = why.provenance.and_then(|provenance| provenance.agreement).unwrap();
+                let alike = drafts.iter().filter(|draft| [GOOD, ALIKE].contains(draft)).count();
+                assert_eq!((found.drafts, found.alike), (drafts.len() as u64, alike as u64), "{drafts:?}");
+                assert!(found.messages > 30 && made.model_calls == 1, "{found:?}");
+            }
+            (Outcome::Proposed(proposal), Some(risk)) => {
+                assert_eq!(proposal.source, source);
+                assert!(proposal.risks.concat().contains(&risk), "{drafts:?}: {:?}", proposal.risks);
+            }
+            other => panic!("{drafts:?}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_draft_that_fails_on_the_message_itself_waits_for_a_person() {
+    let timid = "withdraw: n = ( n > 500 ifTrue: [ self error: 'too much' ]. balance: balance - n. ^balance )";
+    for (arguments, asks) in [(None, false), (Some(vec![json!(30)]), false), (Some(vec![json!(900)]), true)] {
+        let place = place().await;
+        let missing = Unanswered { arguments, ..place.missing("withdraw:") };
+        let mind = Scripted::new(&[&[timid]]);
+        match Mind::new(place.universe.clone(), mind.clone(), Policy::default()).make(&missing).await.unwrap() {
+            Outcome::Proposed(proposal) => assert!(asks && proposal.risks.concat().contains("fails on the message")),
+            other => assert!(!asks && matches!(other, Outcome::Made(_)), "{other:?}"),
+        }
+        assert!(mind.asked.lock().unwrap().iter().all(|prompt| !prompt.user.contains("900")), "minds hear no values");
+    }
+}
+
+/// Answers when it is let.
+struct Slow {
+    asked: tokio::sync::Semaphore,
+    go: tokio::sync::Semaphore,
+}
+
+impl Slow {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { asked: tokio::sync::Semaphore::new(0), go: tokio::sync::Semaphore::new(0) })
+    }
+}
+
+#[async_trait::async_trait]
+impl Drafter for Slow {
+    async fn draft(&self, _: &Prompt) -> Result<Answer, MindError> {
+        self.asked.add_permits(1);
+        self.go.acquire().await.unwrap().forget();
+        Ok(Answer { texts: vec![GOOD.to_owned()], mind: "slow".to_owned(), usage: Usage::default() })
+    }
+}
+
+#[tokio::test]
+async fn of_several_workers_one_asks_and_another_goes_on_when_it_dies() {
+    let place = place().await;
+    let policy = Policy { lease: std::time::Duration::from_millis(300), ..Policy::default() };
+    let (first, second) = (Slow::new(), Slow::new());
+    let mind = |slow: &Arc<Slow>| Mind::new(place.universe.clone(), slow.clone(), policy.clone());
+    let make = |slow: &Arc<Slow>| {
+        let (mind, missing) = (mind(slow), place.missing("withdraw:"));
+        tokio::spawn(async move { mind.make(&missing).await })
+    };
+    let (one, two) = (make(&first), make(&second));
+    let first_asks = tokio::select! {
+        _ = first.asked.acquire() => true,
+        _ = second.asked.acquire() => false,
+    };
+    let (dies, lives, slow) = if first_asks { (one, two, &second) } else { (two, one, &first) };
+    // The claim is renewed for as long as the mind thinks.
+    let patience = tokio::time::timeout(policy.lease * 4, slow.asked.acquire()).await;
+    assert!(patience.is_err(), "two ask at once");
+    dies.abort();
+    slow.asked.acquire().await.unwrap().forget();
+    slow.go.add_permits(1);
+    assert!(matches!(lives.await.unwrap().unwrap(), Outcome::Made(_)));
+    assert_eq!(place.send("withdraw:", 30).await, Ok(json!(70)));
+}
+
+#[tokio::test]
+async fn who_asks_for_what_is_cancelled_stops() {
+    let place = place().await;
+    let policy = Policy { lease: std::time::Duration::from_millis(30), ..Policy::default() };
+    let slow = Slow::new();
+    let mind = Mind::new(place.universe.clone(), slow.clone(), policy);
+    let (maker, missing) = (mind.clone(), place.missing("withdraw:"));
+    let making = tokio::spawn(async move { maker.make(&missing).await });
+    slow.asked.acquire().await.unwrap().forget();
+    let becoming = mind.becoming_for(&place.missing("withdraw:")).await.unwrap().unwrap();
+    // While somebody renews its claim, a row changes under whoever reads it.
+    assert_eq!(mind.cancel(becoming, "enough").await.unwrap().step, "refused");
+    let outcome = making.await.unwrap().unwrap();
+    assert!(matches!(&outcome, Outcome::Refused(why) if why.contains("enough")), "{outcome:?}");
+    assert_eq!(mind.becomings(None).await.unwrap().becomings.len(), 1);
+}
+
+#[tokio::test]
+async fn a_hidden_example_judges_and_is_not_told() {
+    let place = place().await;
+    let mut examples = common::examples();
+    examples[1].hidden = true;
+    let definition = json!({ "slots": [{ "name": "balance", "value": 100 }], "examples": examples });
+    common::apply(&place.universe, "account", serde_json::from_value(definition).unwrap()).await;
+    let mind = Scripted::new(&[&[SLY], &[GOOD]]);
+    assert!(matches!(place.make(mind.clone()).await.unwrap(), Outcome::Made(_)));
+    let asked = mind.asked.lock().unwrap().clone();
+    assert!(asked[1].user.contains(SLY) && asked[1].user.contains("an example that is not shown to you"));
+    for prompt in asked {
+        assert!(prompt.user.contains(r#""balance":100"#) && !prompt.user.contains(r#""balance":5"#), "{}", prompt.user);
+    }
+    // People see it all.
+    let judge = Mind::new(place.universe.clone(), Scripted::new(&[]), Policy::default());
+    let becoming = judge.becoming_of(place.account, "withdraw:").await.unwrap();
+    let replay = judge.replay(becoming).await.unwrap();
+    assert!(replay.trials[0].verdict.contains(r#"{"given":{"balance":5}"#), "{replay:?}");
+    assert!(replay.trials.iter().all(|trial| !trial.differs()));
 }
 
 #[tokio::test]

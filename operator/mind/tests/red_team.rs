@@ -153,11 +153,11 @@ async fn image(universe: &Universe) -> Vec<ImageRow> {
     }
 }
 
-/// The rows of objects: a becoming writes its own row, its events and its proposal, and nothing else.
+/// The rows of objects: a becoming writes its own row, its events, its proposal and what it spent, and nothing else.
 async fn objects(universe: &Universe) -> Vec<ImageRow> {
     let is_object = |row: &ImageRow| {
         let place = Row::of(&universe.keys().with_suffix(&row.key));
-        !matches!(place, Some(Row::Job(_) | Row::Proposal(_) | Row::Outbox(..)))
+        !matches!(place, Some(Row::Job(_) | Row::Proposal(_) | Row::Spent | Row::Outbox(..)))
     };
     image(universe).await.into_iter().filter(is_object).collect()
 }
@@ -185,6 +185,7 @@ async fn judge(place: &Place, examples: &[Example], answer: &str) -> Verdict {
         intent: false,
         selector: "withdraw:",
         examples,
+        asked: None,
         began: 1_700_000_000_000,
         seed: [7; 32],
     };
@@ -292,7 +293,7 @@ async fn the_crucible_and_service_give_the_same_trace() {
     for source in METHODS {
         let place = street().await;
         let send = SendCommand { selector: "withdraw:".to_owned(), arguments: vec![json!(30)] };
-        let example = Example { given: [].into(), send: send.clone(), answers: None, leaves: [].into() };
+        let example = Example { given: [].into(), send: send.clone(), answers: None, leaves: [].into(), hidden: false };
         let (holder, _, record) = place.universe.holder(place.account).await.unwrap();
         let case = Case {
             view: View::new(&place.universe),
@@ -301,6 +302,7 @@ async fn the_crucible_and_service_give_the_same_trace() {
             intent: false,
             selector: "withdraw:",
             examples: &[],
+            asked: None,
             began: batos_uvm::universe::now(),
             seed: [1; 32],
         };

@@ -21,6 +21,10 @@ use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Wo
 use serde_json::{Value, json};
 
 pub const GOOD: &str = "withdraw: n = ( balance: balance - n. ^balance )";
+/// Does the same in other words.
+pub const ALIKE: &str = "withdraw: n = ( balance: n negated + balance. ^balance )";
+/// Fits the examples, and nothing else that would go below zero.
+pub const STINGY: &str = "withdraw: n = ( n > balance ifFalse: [ balance: balance - n ]. ^balance )";
 /// Fits the first example by chance.
 pub const SLY: &str = "withdraw: n = ( balance: 70. ^balance )";
 pub const BROKEN: &str = "withdraw: n = ( balance: balance - )";
@@ -118,6 +122,7 @@ pub fn examples() -> Vec<Example> {
         send: SendCommand { selector: "withdraw:".to_owned(), arguments: vec![json!(n)] },
         answers: Some(json!(balance - n)),
         leaves: [("balance".to_owned(), json!(balance - n))].into(),
+        hidden: false,
     };
     vec![example(100, 30), example(5, 5)]
 }
@@ -131,6 +136,8 @@ pub async fn till(universe: &Universe) -> Unanswered {
         receiver,
         selector: "withdraw:".to_owned(),
         shapes: vec!["integer".to_owned()],
+        arguments: None,
+        sender: "test".to_owned(),
         intent: None,
         question: None,
     }
@@ -175,6 +182,8 @@ impl Place {
             receiver: self.account,
             selector,
             shapes: vec!["integer".to_owned()],
+            arguments: None,
+            sender: "test".to_owned(),
             intent: None,
             question: None,
         }

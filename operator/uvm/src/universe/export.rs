@@ -229,6 +229,7 @@ impl Survey {
                 | Place::Version
                 | Place::Sweep
                 | Place::Halt
+                | Place::Spent
                 | Place::Unreached(_),
             ) => {}
             None => self.problem(format!("key {key:?} is none of ours")),

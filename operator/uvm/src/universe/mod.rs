@@ -113,7 +113,7 @@ impl Universe {
     }
 
     /// Seconds since 1970 by this worker's clock.
-    pub(super) fn now(&self) -> u64 {
+    pub fn now(&self) -> u64 {
         (self.inner.clock)()
     }
 

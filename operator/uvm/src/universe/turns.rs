@@ -81,8 +81,12 @@ pub enum Delivery {
 pub struct Unanswered {
     pub receiver: ObjectId,
     pub selector: String,
-    /// Types of the arguments, never their values.
+    /// Types of the arguments: what minds are told.
     pub shapes: Vec<String>,
+    /// The arguments, where it is the message that the sender sent: for the Crucible alone.
+    pub arguments: Option<Vec<Wire>>,
+    /// Who sent the message that led there; empty for objects.
+    pub sender: String,
     /// The object whose intent of that name has no method yet.
     pub intent: Option<ObjectId>,
     /// What a model is asked, when the intent's outcome is its to say.
@@ -143,7 +147,7 @@ impl Universe {
             let (mut changes, outcome) = match self.attempt(message, outcomes).await? {
                 Attempt::Commit(changes, reply) => (changes, reply),
                 Attempt::NotUnderstood(changes, missing) => match self.is_current(&changes).await? {
-                    true => return unanswered(missing),
+                    true => return unanswered(missing, message),
                     false => continue,
                 },
             };
@@ -345,13 +349,20 @@ impl Universe {
     }
 }
 
-fn unanswered(missing: NotUnderstood) -> Result<Delivery, UniverseError> {
+fn unanswered(missing: NotUnderstood, message: &Message) -> Result<Delivery, UniverseError> {
     // A model may be asked on behalf of an object that only the turn has.
     let asker = missing.intent.filter(|_| missing.question.is_some());
     match missing.receiver.or(asker) {
         Some(receiver) => {
             let NotUnderstood { selector, shapes, intent, question, .. } = missing;
-            Ok(Delivery::NotUnderstood(Unanswered { receiver, selector, shapes, intent, question }))
+            let arguments = match &message.work {
+                Work::Send { send, .. } if receiver == message.object && selector == send.selector => {
+                    Some(send.arguments.clone())
+                }
+                _ => None,
+            };
+            let sender = message.sender.clone();
+            Ok(Delivery::NotUnderstood(Unanswered { receiver, selector, shapes, arguments, sender, intent, question }))
         }
         None => Err(UniverseError::Turn(VmError {
             kind: ErrorKind::NotUnderstood,

@@ -29,6 +29,7 @@ impl Task {
             send: SendCommand { selector: self.selector.clone(), arguments: pair.arguments.clone() },
             answers: Some(pair.answer.clone()),
             leaves: Default::default(),
+            hidden: false,
         });
         examples.collect()
     }
@@ -39,10 +40,13 @@ impl Task {
 pub struct Recorded {
     pub task: Task,
     pub right: String,
+    /// Written by itself.
+    pub other: String,
     pub wrong: Vec<String>,
 }
 
-/// The tasks of `file` that `folder` has a right answer for: `NAME.bt`. `NAME.….bt` are wrong ones.
+/// The tasks of `file` that `folder` has right answers for: `NAME.bt`, and another one in `NAME.other.bt`. Further
+/// `NAME.….bt` are wrong ones.
 pub fn recorded(file: &Path, folder: &Path) -> Result<Vec<Recorded>, Failure> {
     let tasks: Vec<Task> = serde_json::from_slice(&fs::read(file)?)?;
     let mut names = Vec::new();
@@ -54,10 +58,13 @@ pub fn recorded(file: &Path, folder: &Path) -> Result<Vec<Recorded>, Failure> {
     let mut found = Vec::new();
     for task in tasks {
         let mine = |name: &&String| name.split('.').next() == Some(task.name.as_str());
-        let (right, wrong): (Vec<_>, Vec<_>) = names.iter().filter(mine).partition(|name| name.split('.').count() == 2);
-        let Some(right) = right.first() else { continue };
-        let wrong = wrong.into_iter().map(read).collect::<Result<_, _>>()?;
-        found.push(Recorded { right: read(right)?, wrong, task });
+        let (right, other) = (format!("{}.bt", task.name), format!("{}.other.bt", task.name));
+        if !names.contains(&right) {
+            continue;
+        }
+        let wrong = names.iter().filter(mine).filter(|name| **name != right && **name != other);
+        let wrong = wrong.map(read).collect::<Result<_, _>>()?;
+        found.push(Recorded { right: read(&right)?, other: read(&other)?, wrong, task });
     }
     Ok(found)
 }

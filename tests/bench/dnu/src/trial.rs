@@ -5,7 +5,7 @@ use std::sync::Arc;
 use batos_bench_store::{Failure, send};
 use batos_covenant::{ApplyCommand, ErrorKind, Example, PrototypeDefinition, Wire};
 use batos_graph::{ObjectId, Record, Slot, SlotKind};
-use batos_mind::{Case, Verdict};
+use batos_mind::{Behaviour, Case, Verdict};
 use batos_uvm::{
     universe::{Universe, View, Work},
     vm::{Call, Exit, Limits, Turn},
@@ -42,8 +42,8 @@ impl Trial {
         })
     }
 
-    /// Whether the Crucible admits the method; else its reason.
-    pub async fn judge(&self, source: &str) -> Result<Result<(), String>, Failure> {
+    /// What the Crucible sees the method do when it admits it; else its reason.
+    pub async fn judge(&self, source: &str) -> Result<Result<Behaviour, String>, Failure> {
         let case = Case {
             view: View::new(&self.universe),
             receiver: self.object,
@@ -51,11 +51,12 @@ impl Trial {
             intent: false,
             selector: &self.selector,
             examples: &self.examples,
+            asked: None,
             began: 0,
             seed: [0; 32],
         };
         Ok(match case.judge(source).await? {
-            Verdict::Admitted { .. } => Ok(()),
+            Verdict::Admitted { behaviour, .. } => Ok(behaviour),
             Verdict::Refused { reason, .. } => Err(reason),
         })
     }

@@ -1,18 +1,19 @@
-//! Arguments like those of a task's pairs: one pair's, changed in a few places. Numbers stay between the smallest and the
-//! largest that the pairs have at that argument, strings and lists between the shortest and the longest, and characters
-//! are those that occur there; so the arguments mostly stay what the task is about.
+//! Messages like those of examples: one example's, with its arguments and the receiver's state before it changed in a few
+//! places. Numbers stay between the smallest and the largest that the examples have there, strings and lists between the
+//! shortest and the longest, and characters are those that occur there; so the messages mostly stay what the method is
+//! for. Widened, they go a little beyond.
 
-use batos_covenant::Wire;
+use std::collections::BTreeMap;
+
+use batos_covenant::{Example, Wire};
 use serde_json::json;
 
-use crate::tasks::Pair;
-
 /// Numbers from a seed (SplitMix64): the same inputs on every machine.
-pub struct Draw(u64);
+struct Draw(u64);
 
 impl Draw {
     /// The seed is a text.
-    pub fn new(seed: &str) -> Self {
+    fn new(seed: &str) -> Self {
         // FNV-1a.
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         Self(seed.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
@@ -41,9 +42,11 @@ impl Draw {
     }
 }
 
-/// What occurs in one argument of the pairs.
+/// What occurs in one place of the examples.
 #[derive(Default)]
 struct Seen {
+    /// Whether numbers and lengths may go beyond what occurs.
+    widened: bool,
     integers: Vec<i64>,
     floats: Vec<f64>,
     strings: Vec<String>,
@@ -93,13 +96,30 @@ impl Seen {
 
     fn integer(&self, n: i64, draw: &mut Draw) -> i64 {
         let (low, high) = (self.integers.iter().min(), self.integers.iter().max());
-        let (low, high) = (*low.unwrap_or(&n), *high.unwrap_or(&n));
-        let changed = match draw.below(3) {
+        let (low, high) = self.widen(*low.unwrap_or(&n), *high.unwrap_or(&n));
+        let changed = match draw.below(if self.widened { 4 } else { 3 }) {
+            3 => *draw.one_of(&[low, low.saturating_add(1), 1, 2, high]).unwrap_or(&n),
             0 => n.saturating_add(draw.between(-2, 2)),
             1 => *draw.one_of(&self.integers).unwrap_or(&n),
             _ => draw.between(low, high),
         };
         changed.clamp(low, high)
+    }
+
+    /// What is never negative, or never 0, stays so.
+    fn widen(&self, low: i64, high: i64) -> (i64, i64) {
+        match self.widened {
+            true => {
+                let least = if low < 0 { low.saturating_mul(2) } else { low.min(1) };
+                (least, high.saturating_add(high.saturating_abs().max(2)))
+            }
+            false => (low, high),
+        }
+    }
+
+    fn lengths(&self, lengths: impl Iterator<Item = usize> + Clone) -> (usize, usize) {
+        let (least, most) = (lengths.clone().min().unwrap_or(0), lengths.max().unwrap_or(0));
+        if self.widened { (least.min(1), most + 2) } else { (least, most) }
     }
 
     fn float(&self, x: f64, draw: &mut Draw) -> f64 {
@@ -113,8 +133,7 @@ impl Seen {
     }
 
     fn string(&self, text: &str, draw: &mut Draw) -> String {
-        let lengths = || self.strings.iter().map(|text| text.chars().count());
-        let (least, most) = (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0));
+        let (least, most) = self.lengths(self.strings.iter().map(|text| text.chars().count()));
         let mut characters: Vec<char> = text.chars().collect();
         let (at, other) = (draw.below(characters.len()), draw.below(characters.len()));
         match draw.below(6) {
@@ -140,8 +159,7 @@ impl Seen {
 
     fn list(&self, elements: &[Wire], depth: usize, draw: &mut Draw) -> Vec<Wire> {
         let all = self.lists.get(depth).map_or(&[][..], Vec::as_slice);
-        let lengths = || all.iter().map(Vec::len);
-        let (least, most) = (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0));
+        let (least, most) = self.lengths(all.iter().map(Vec::len));
         let mut elements = elements.to_vec();
         let (at, other) = (draw.below(elements.len()), draw.below(elements.len()));
         match draw.below(7) {
@@ -150,9 +168,9 @@ impl Seen {
             2 if elements.len() > least => drop(elements.remove(at)),
             3 if elements.len() < most => {
                 let pool: Vec<&Wire> = all.iter().flatten().collect();
-                elements.extend(draw.one_of(&pool).map(|element| (*element).clone()));
-                let last = elements.len().saturating_sub(1);
-                elements.swap(at, last);
+                if let Some(element) = draw.one_of(&pool) {
+                    elements.insert(at, (*element).clone());
+                }
             }
             4 if !elements.is_empty() && elements.len() < most => {
                 elements.extend(elements.get(at).cloned());
@@ -177,37 +195,85 @@ fn kind(c: char) -> u8 {
     }
 }
 
-/// Draws arguments for ever.
+/// Draws messages for ever; expects nothing of them.
 pub struct Inputs<'a> {
-    pairs: &'a [Pair],
-    seen: Vec<Seen>,
+    examples: &'a [Example],
+    arguments: Vec<Seen>,
+    given: BTreeMap<&'a str, Seen>,
     draw: Draw,
 }
 
 impl<'a> Inputs<'a> {
-    pub fn new(pairs: &'a [Pair], seed: &str) -> Self {
-        let mut seen: Vec<Seen> = Vec::new();
-        for pair in pairs {
-            if seen.len() < pair.arguments.len() {
-                seen.resize_with(pair.arguments.len(), Seen::default);
+    pub fn new(examples: &'a [Example], seed: &str) -> Self {
+        let (mut arguments, mut given): (Vec<Seen>, BTreeMap<&str, Seen>) = Default::default();
+        for example in examples {
+            let values = &example.send.arguments;
+            if arguments.len() < values.len() {
+                arguments.resize_with(values.len(), Seen::default);
             }
-            seen.iter_mut().zip(&pair.arguments).for_each(|(seen, argument)| seen.add(argument, 0));
+            arguments.iter_mut().zip(values).for_each(|(seen, value)| seen.add(value, 0));
+            example.given.iter().for_each(|(name, value)| given.entry(name).or_default().add(value, 0));
         }
-        Self { pairs, seen, draw: Draw::new(seed) }
+        Self { examples, arguments, given, draw: Draw::new(seed) }
+    }
+
+    pub fn widened(mut self) -> Self {
+        self.arguments.iter_mut().chain(self.given.values_mut()).for_each(|seen| seen.widened = true);
+        self
     }
 }
 
 impl Iterator for Inputs<'_> {
-    type Item = Vec<Wire>;
+    type Item = Example;
 
-    fn next(&mut self) -> Option<Vec<Wire>> {
-        let mut arguments = self.draw.one_of(self.pairs)?.arguments.clone();
+    fn next(&mut self) -> Option<Example> {
+        let Example { given, send, .. } = self.draw.one_of(self.examples)?;
+        let (mut given, mut send) = (given.clone(), send.clone());
         for _ in 0..=self.draw.below(4) {
-            let at = self.draw.below(arguments.len());
-            if let (Some(argument), Some(seen)) = (arguments.get_mut(at), self.seen.get(at)) {
-                *argument = seen.change(argument, 0, &mut self.draw);
+            let at = self.draw.below(send.arguments.len() + given.len());
+            let arguments = send.arguments.iter_mut().zip(&self.arguments);
+            let state = given.iter_mut().filter_map(|(name, value)| Some((value, self.given.get(name.as_str())?)));
+            if let Some((value, seen)) = arguments.chain(state).nth(at) {
+                *value = seen.change(value, 0, &mut self.draw);
             }
         }
-        Some(arguments)
+        Some(Example { given, send, answers: None, leaves: BTreeMap::new(), hidden: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> Vec<Example> {
+        let example = |balance: i64, names: Wire| json!({ "given": { "balance": balance }, "send": { "selector": "f:with:", "arguments": [balance, names] } });
+        let all = [example(3, json!(["ab", "B"])), example(20, json!(["a1"])), example(8, json!([]))];
+        all.into_iter().map(|example| serde_json::from_value(example).unwrap()).collect()
+    }
+
+    #[test]
+    fn messages_stay_like_the_examples() {
+        let examples = examples();
+        for (widened, most, longest) in [(false, 20, 2), (true, 40, 4)] {
+            let inputs = || {
+                let inputs = Inputs::new(&examples, "seed");
+                if widened { inputs.widened() } else { inputs }
+            };
+            let mut balances = Vec::new();
+            for Example { given, send, .. } in inputs().take(2000) {
+                let names = send.arguments[1].as_array().unwrap();
+                assert!(names.len() <= longest && names.iter().all(Wire::is_string), "{names:?}");
+                balances.extend([&given["balance"], &send.arguments[0]].map(|balance| balance.as_i64().unwrap()));
+            }
+            assert_eq!(
+                (balances.iter().min(), balances.iter().max()),
+                (Some(&if widened { 1 } else { 3 }), Some(&most))
+            );
+            assert!(inputs().take(100).eq(inputs().take(100)), "the same seed, the same messages");
+        }
+        assert_eq!(Inputs::new(&[], "seed").next(), None);
+        let bare: Example = serde_json::from_value(json!({ "send": { "selector": "f:", "arguments": [[]] } })).unwrap();
+        let nothing = [bare];
+        assert!(Inputs::new(&nothing, "seed").widened().take(100).all(|input| input == nothing[0]));
     }
 }

@@ -1,0 +1,70 @@
+//! Becomings before people: lists of them, and their end by an Architect.
+
+use batos_covenant::{Becoming, BecomingPage};
+use batos_graph::{ObjectId, StoreError};
+use batos_uvm::universe::{Changes, UniverseError, View};
+
+use crate::{
+    BecomingError, Job, Mind, Step,
+    becoming::{ATTEMPTS, refuse},
+    journal::{load, page},
+};
+
+/// Longest reason that a list shows, in characters.
+const MAX_REASON: usize = 500;
+
+impl Mind {
+    /// Ends an open becoming. It is remembered like one that was refused.
+    pub async fn cancel(&self, id: ObjectId, reason: &str) -> Result<Becoming, BecomingError> {
+        let mut conflicts = 0;
+        loop {
+            let Some((rev, mut job)) = load(&self.universe, id).await? else {
+                return Err(UniverseError::NoSuchObject(format!("becoming {id}")).into());
+            };
+            match job.step {
+                Step::Swapped | Step::Refused => return Ok(self.told(&job).await?),
+                Step::Proposed => return Err(BecomingError::Proposed(id)),
+                Step::Asked | Step::Drafted | Step::Repair | Step::Judged => {}
+            }
+            if job.request.is_empty() {
+                job.request = self.question(&job).await?;
+            }
+            job.codex = self.policy.codex.digest();
+            refuse(&mut job, format!("it was cancelled: {reason}"));
+            match self.step(&job, Some(rev), Changes::default()).await {
+                Err(UniverseError::Store(StoreError::Conflict(_))) if conflicts < ATTEMPTS => conflicts += 1,
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(self.told(&job).await?),
+            }
+        }
+    }
+
+    /// Becomings, a page at a time, in the order of their ids.
+    pub async fn becomings(&self, after: Option<&ObjectId>) -> Result<BecomingPage, UniverseError> {
+        let (jobs, next) = page(&self.universe, after).await?;
+        let mut becomings = Vec::new();
+        for job in &jobs {
+            becomings.push(self.told(job).await?);
+        }
+        Ok(BecomingPage { becomings, next: next.map(|id| id.to_string()) })
+    }
+
+    /// A becoming as people see it.
+    async fn told(&self, job: &Job) -> Result<Becoming, UniverseError> {
+        let receiver = View::new(&self.universe).object(job.receiver).await?;
+        let reason = job.refusal.as_ref().or_else(|| job.failures.last().map(|failure| &failure.reason));
+        Ok(Becoming {
+            id: job.id.to_string(),
+            object: job.receiver.to_string(),
+            name: receiver.and_then(|(_, record)| record.name.clone()),
+            selector: job.selector.clone(),
+            step: job.step.name(),
+            began: job.began,
+            mind: job.mind.clone(),
+            model_calls: job.model_calls,
+            prompt_tokens: job.usage.prompt_tokens,
+            completion_tokens: job.usage.completion_tokens,
+            reason: reason.map(|reason| reason.chars().take(MAX_REASON).collect()),
+        })
+    }
+}
