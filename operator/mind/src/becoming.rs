@@ -263,9 +263,17 @@ impl Mind {
         let case = asked.case(View::new(&self.universe), (context.holder_id, &context.holder), &context.examples);
         let mut best: Option<(usize, Failure)> = None;
         let (drafts, mut admitted) = (answers.len(), Vec::new());
+        let mut judged: HashMap<String, Verdict> = HashMap::new();
         for answer in answers {
-            let (verdict, base) = case.judged(&answer).await?;
-            job.tried(&answer, &verdict, base);
+            let verdict = match judged.get(&answer) {
+                Some(same) => same.clone(),
+                None => {
+                    let (verdict, base) = case.judged(&answer).await?;
+                    job.tried(&answer, &verdict, base);
+                    judged.insert(answer.clone(), verdict.clone());
+                    verdict
+                }
+            };
             let reason = verdict.hint().unwrap_or_default().to_owned();
             match verdict {
                 Verdict::Admitted { source, effects, touched, behaviour } => {

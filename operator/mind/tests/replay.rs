@@ -98,9 +98,10 @@ async fn a_row_of_the_journal_stays_bounded() {
     let place = place().await;
     let amended = "toolForge drafts: 8. toolForge temperature: 1.0. toolForge attempts: 8. 1";
     place.eval(Authority::Architect, amended).await.unwrap();
-    let long = format!("withdraw: n = ( '{}' )", "x".repeat(15_000));
-    let round: &[&str] = &[long.as_str(); 8];
-    let minds = mind(&place, &[round; 8]);
+    let long = |n: usize| format!("withdraw: n = ( '{}' )", "x".repeat(15_000 + n));
+    let long: Vec<String> = (0..8).map(long).collect();
+    let round: Vec<&str> = long.iter().map(String::as_str).collect();
+    let minds = mind(&place, &[round.as_slice(); 8]);
     assert!(matches!(minds.make(&place.missing("withdraw:")).await.unwrap(), Outcome::Refused(_)));
     let replayed = replay(&minds, place.account).await;
     assert_eq!(replayed.trials.len() + replayed.left_out as usize, 64);
