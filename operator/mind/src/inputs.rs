@@ -117,9 +117,10 @@ impl Seen {
         }
     }
 
+    /// A length that is always the same is no accident.
     fn lengths(&self, lengths: impl Iterator<Item = usize> + Clone) -> (usize, usize) {
         let (least, most) = (lengths.clone().min().unwrap_or(0), lengths.max().unwrap_or(0));
-        if self.widened { (least.min(1), most + 2) } else { (least, most) }
+        if self.widened && least < most { (least.min(1), most + 2) } else { (least, most) }
     }
 
     fn float(&self, x: f64, draw: &mut Draw) -> f64 {
