@@ -135,8 +135,8 @@ impl Memory {
     pub fn user_deletes(&self, plural: &str, name: &str) {
         let mut state = self.state.lock().unwrap();
         let place = (format!("/apis/batos.dev/v1alpha1/{plural}"), "default".to_owned(), name.to_owned());
-        let uid = state.objects.get(&place).map(|object| object["metadata"]["uid"].clone());
-        let owned = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"] == uid.clone().unwrap_or_default();
+        let Some(uid) = state.objects.get(&place).map(|object| object["metadata"]["uid"].clone()) else { return };
+        let owned = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"] == uid;
         let gone: Vec<Place> = state
             .objects
             .iter()

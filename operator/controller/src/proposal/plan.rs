@@ -84,7 +84,7 @@ fn object(universe: &Universe, row: &batos_covenant::Proposal) -> Proposal {
             how: text(&conflict.how),
         }),
         mind: truncated(&row.mind, 256),
-        proposed_at: time(row.proposed_at).unwrap_or_else(|| Time(Timestamp::UNIX_EPOCH)),
+        proposed_at: time(row.proposed_at).unwrap_or(Time(Timestamp::UNIX_EPOCH)),
         expires_at: time(row.expires_at),
     };
     let mut object = Proposal::new(&name(&owner, row), spec);
