@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . hack/lib.sh
-for part in leader bus drift charts snapshots kubectl; do . "tests/kubernetes.d/$part.sh"; done
+for part in leader bus drift charts snapshots kubectl proposals; do . "tests/kubernetes.d/$part.sh"; done
 
 [[ ${1:-} == --keep ]] && keep=1 || keep=0
 work=$(mktemp -d)
@@ -27,7 +27,7 @@ trap finish EXIT
 
 tell_state() {
   say "FAILED: this is how things stand"
-  kubectl get universes,prototypes,snapshots,modelpools,facets,jobs,deployments,statefulsets,pods -A -o wide
+  kubectl get universes,prototypes,proposals,proposaldecisions,snapshots,modelpools,facets,jobs,deployments,statefulsets,pods -A -o wide
   kubectl get events -A --sort-by=.metadata.creationTimestamp | tail -n 30
   local pod
   for pod in $(kubectl get pods -o name); do
@@ -85,7 +85,8 @@ eval "$(hack/testbed env)"
 say "helm install"
 test_charts
 chart=(batos charts/batos --wait --timeout 2m --set image.repository=localhost/batos --set image.tag=test
-  --set nats.url="$BATOS_TESTBED_NATS" --set leaderElection.leaseSeconds=6 --set driftCheckSeconds=3)
+  --set nats.url="$BATOS_TESTBED_NATS" --set leaderElection.leaseSeconds=6 --set driftCheckSeconds=3
+  --set proposalCheckSeconds=3)
 helm install "${chart[@]}" --set defaultStore="$BATOS_TIKV"
 
 say "the quickstart on TiKV"
@@ -123,6 +124,7 @@ prototype early nowhere '' | kubectl apply -f -
 says prototype/early UniverseMissing
 
 test_kubectl
+test_proposals
 
 say "new recordings roll the workers, which go on with the same objects"
 old=$(kubectl get pods -l batos.dev/universe=quickstart -o name)
@@ -147,6 +149,7 @@ ready prototype/late
 diff <(echo "$before") <(versions | grep -v ^Prototype/late)
 
 test_leader
+kubectl delete namespace court
 test_drift
 test_roll
 test_bus

@@ -1,4 +1,5 @@
-//! What people write: Universe, Prototype, Snapshot, ModelPool and Facet, as resources of Kubernetes or as the same YAML in files.
+//! What people write: Universe, Prototype, Snapshot, ModelPool and Facet, as resources of Kubernetes or as the same YAML in
+//! files; on Kubernetes also Proposal and ProposalDecision.
 //!
 //! Each spec is defined once. Feature `kubernetes` derives the resources (`Universe`, …) and their definitions from it;
 //! [`parse`] reads files with or without that feature.
@@ -7,6 +8,8 @@ mod check;
 mod facet;
 mod manifest;
 mod model_pool;
+#[cfg(feature = "kubernetes")]
+mod proposal;
 mod prototype;
 mod schema;
 #[cfg(feature = "kubernetes")]
@@ -21,6 +24,8 @@ mod yaml;
 pub use facet::*;
 pub use manifest::{Manifest, Metadata, ParseError, Resource, parse, parse_mind};
 pub use model_pool::*;
+#[cfg(feature = "kubernetes")]
+pub use proposal::*;
 pub use prototype::*;
 #[cfg(feature = "kubernetes")]
 pub use schema_check::violations;

@@ -14,7 +14,11 @@ pub fn violations(resource: &Value) -> Vec<String> {
     };
     let mut found = Vec::new();
     // A rule in CEL: what is made for the others has longer names.
-    let longest = if matches!(kind, "Prototype" | "Facet") { 63 } else { 48 };
+    let longest = match kind {
+        "Prototype" | "Facet" => 63,
+        "Proposal" | "ProposalDecision" => 253,
+        _ => 48,
+    };
     let name = resource.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     if name.len() > longest {
         found.push(format!("metadata.name: {} characters, at most {longest} are allowed", name.len()));
@@ -88,6 +92,10 @@ mod tests {
     #[test]
     fn what_a_schema_does_not_allow_is_said_with_its_path() {
         let universe = |spec: Value| json!({ "kind": "Universe", "metadata": { "name": "u" }, "spec": spec });
+        let decision = |verdict: &str, digest: &str| {
+            json!({ "kind": "ProposalDecision", "metadata": { "name": "p".repeat(65) },
+                "spec": { "proposal": "p", "digest": digest, "verdict": verdict, "approver": "alice" } })
+        };
         let table = [
             (universe(json!({})), ""),
             (universe(json!({ "workers": { "replicas": 2000 } })), "spec.workers.replicas: 2000 is more than"),
@@ -116,6 +124,10 @@ mod tests {
                 json!({ "kind": "Prototype", "metadata": { "name": "p" }, "spec": { "universe": "u", "drift": "Forget" } }),
                 "spec.drift: \"Forget\" is none of",
             ),
+            (decision("Approve", &"0a".repeat(32)), ""),
+            (decision("Maybe", &"0a".repeat(32)), "spec.verdict: \"Maybe\" is none of \"Approve\", \"Deny\""),
+            (decision("Deny", "0a"), "spec.digest: 2 characters, at least 64 are needed"),
+            (decision("Deny", &"0A".repeat(32)), "does not match"),
             (json!({ "kind": "Pod", "spec": { "containers": [] } }), ""),
         ];
         for (resource, expected) in table {

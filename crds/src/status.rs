@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! status {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "camelCase")]
@@ -125,6 +125,36 @@ pub enum SlotOwner {
     #[default]
     Manifest,
     Live,
+}
+
+status!(ProposalStatus { state: ProposalState });
+
+/// What became of a proposal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ProposalState {
+    Pending,
+    /// Approved, and not in its object yet.
+    Approved,
+    Denied,
+    /// Nobody decided in time.
+    Expired,
+    /// The method is in its object.
+    Applied,
+    /// The object changed meanwhile: another proposal has to be made.
+    Superseded,
+}
+
+status!(ProposalDecisionStatus { state: DecisionState });
+
+/// How far a decision came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DecisionState {
+    /// It will be carried out.
+    Waiting,
+    /// The universe has taken it.
+    Done,
+    /// It was not carried out, and will not be.
+    Refused,
 }
 
 status!(ModelPoolStatus {

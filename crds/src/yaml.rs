@@ -3,15 +3,17 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{Facet, ModelPool, Prototype, Snapshot, Universe};
+use crate::{Facet, ModelPool, Proposal, ProposalDecision, Prototype, Snapshot, Universe};
 
 /// File name without ending, and the definition.
-pub type Definitions = [(&'static str, CustomResourceDefinition); 5];
+pub type Definitions = [(&'static str, CustomResourceDefinition); 7];
 
 pub fn definitions() -> Definitions {
     [
         ("facet", Facet::crd()),
         ("modelpool", ModelPool::crd()),
+        ("proposal", Proposal::crd()),
+        ("proposaldecision", ProposalDecision::crd()),
         ("prototype", Prototype::crd()),
         ("snapshot", Snapshot::crd()),
         ("universe", Universe::crd()),

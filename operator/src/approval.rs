@@ -40,19 +40,19 @@ pub struct Approve {
   batos deny 5d41402abc4b2a76b9719d911017c592 --reason 'it must not change other accounts'")]
 pub struct Deny {
     #[command(flatten)]
-    decide: Decide,
+    pub decide: Decide,
 }
 
 #[derive(Args)]
 pub struct Decide {
     /// Id of the proposal
-    proposal: String,
+    pub proposal: String,
     /// Why; it is kept with the decision
     #[arg(long, default_value = "")]
-    reason: String,
-    /// The Architect's signing key
-    #[arg(long, value_name = "FILE", default_value_os_t = PathBuf::from(".batos").join(KEY_FILE))]
-    key: PathBuf,
+    pub reason: String,
+    /// The Architect's signing key [default: .batos/architect.key; kubectl batos: none, but a ProposalDecision of yours]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     #[command(flatten)]
     pub talk: Talk,
 }
@@ -220,9 +220,10 @@ impl Deny {
 }
 
 impl Decide {
-    async fn run(self, approve: bool) -> Result<(), Error> {
-        let key = std::fs::read(&self.key)
-            .map_err(|e| format!("{}: {e}; the Architect's key is needed: --key FILE", self.key.display()))?;
+    pub async fn run(self, approve: bool) -> Result<(), Error> {
+        let file = self.key.unwrap_or_else(|| PathBuf::from(".batos").join(KEY_FILE));
+        let key = std::fs::read(&file)
+            .map_err(|e| format!("{}: {e}; the Architect's key is needed: --key FILE", file.display()))?;
         let proposals = all(&self.talk).await?;
         let found = proposals.iter().find(|proposal| proposal.id == self.proposal);
         let found = found.ok_or_else(|| {

@@ -43,8 +43,10 @@ pub enum Kube {
     Send(Reached<client::Send>),
     /// Shows where a method came from
     Why(Reached<approval::Why>),
-    /// Approves a change, signed with the Architect's key
+    /// Approves a Proposal in your name, by a ProposalDecision; or, with --key, signed with an Architect's key
     Approve(Reached<approval::Approve>),
+    /// Denies a Proposal, in the same way
+    Deny(Reached<approval::Deny>),
     /// Prints the logs of a universe's workers
     Logs(Logs),
 }
@@ -133,10 +135,8 @@ impl Kube {
                 find_way(&mut why.command.talk, &why.cluster, true).await?;
                 why.command.run().await
             }
-            Self::Approve(mut approve) => {
-                find_way(&mut approve.command.decide.talk, &approve.cluster, true).await?;
-                approve.command.run().await
-            }
+            Self::Approve(approve) => decide(approve.command.decide, &approve.cluster, true).await,
+            Self::Deny(deny) => decide(deny.command.decide, &deny.cluster, false).await,
             Self::Logs(logs) => {
                 let cluster = logs.cluster.connect().await?;
                 let show = |pod: &str, text: &str| println!("{} {text}", style::aside(format!("[{pod}]")));
@@ -144,6 +144,16 @@ impl Kube {
             }
         }
     }
+}
+
+async fn decide(mut decide: approval::Decide, cluster: &Where, approve: bool) -> Result<(), Error> {
+    if decide.key.is_some() {
+        find_way(&mut decide.talk, cluster, true).await?;
+        return decide.run(approve).await;
+    }
+    let (name, told) = cluster.connect().await?.decide(&decide.proposal, approve, &decide.reason).await?;
+    println!("{}\n  {told}", style::title(&name));
+    Ok(())
 }
 
 /// Lets `talk` reach its universe as the cluster says, unless it was told how.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use batos_controller::Settings;
+use batos_controller::{Decisions, Settings};
 
 use crate::{
     cli::{Bus, Error, stop_signal},
@@ -35,12 +35,22 @@ pub struct Operator {
     /// Seconds after which a universe is asked again what it changed itself
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     drift_check_seconds: u64,
+    /// Seconds after which a universe is asked again what waits for a person
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    proposal_check_seconds: u64,
+    /// People decide by ProposalDecisions: name of the policy that says who may, of its binding, and of the Secret with the
+    /// signing key, which is made when there is none
+    #[arg(long, value_name = "NAME")]
+    decisions: Option<String>,
     /// Workers get no NetworkPolicy
     #[arg(long)]
     no_network_policies: bool,
     /// Namespace that the operator runs in
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     own_namespace: String,
+    /// ServiceAccount that the operator runs under
+    #[arg(long, env = "POD_ACCOUNT", default_value = "default")]
+    own_account: String,
     /// How the operator calls itself in the Lease and in events
     #[arg(long, env = "POD_NAME", default_value = "operator")]
     own_name: String,
@@ -75,6 +85,11 @@ impl Operator {
             volume_size: self.volume_size,
             namespace: self.namespace.filter(|namespace| !namespace.is_empty()),
             drift_check: Duration::from_secs(self.drift_check_seconds),
+            proposal_check: Duration::from_secs(self.proposal_check_seconds),
+            decisions: self.decisions.map(|name| Decisions {
+                name,
+                account: format!("system:serviceaccount:{}:{}", self.own_namespace, self.own_account),
+            }),
             network_policies: !self.no_network_policies,
             own_namespace: self.own_namespace,
             own_name: self.own_name,

@@ -18,9 +18,16 @@ test_charts() {
   has 'readOnlyRootFilesystem: true'
   has_not 'kind: ServiceMonitor'
   has_not '--no-network-policies'
+  has 'kind: ValidatingAdmissionPolicy'
+  has 'kind: ValidatingAdmissionPolicyBinding'
+  has "request.userInfo.username != 'system:serviceaccount:default:batos-operator'"
+  has '--decisions=batos-decisions'
+  has 'verbs: [get, list, watch, approve]'
   kubectl apply --dry-run=server -f "$work/rendered" >/dev/null
-  render --set watchNamespace=default --set rbac.aggregate=false
+  render --set watchNamespace=default --set rbac.aggregate=false --set decisions.enabled=false
   has_not 'kind: ClusterRole'
+  has_not 'kind: ValidatingAdmissionPolicy'
+  has_not '--decisions'
   kubectl apply --dry-run=server -f "$work/rendered" >/dev/null
   render --api-versions monitoring.coreos.com/v1 --set metrics.dashboard=true
   has 'kind: ServiceMonitor'

@@ -29,6 +29,8 @@ test_kubectl() {
   : >"$work/key"
   if kubectl batos approve nothing --key "$work/key" 2>"$work/refused"; then die "nothing was approved"; fi
   grep '"nothing" is no proposal' "$work/refused"
+  if kubectl batos deny nothing 2>"$work/refused"; then die "nothing was denied"; fi
+  grep '"nothing" is no Proposal in namespace' "$work/refused"
   kubectl batos logs quickstart --tail 5 | grep '^\[quickstart-uvm-'
 }
 

@@ -21,6 +21,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.serviceAccount.name | default (printf "%s-operator" (include "batos.name" .)) }}
 {{- end }}
 
+{{/* The policy for decisions, its binding, and the Secret with the key that they are signed with. */}}
+{{- define "batos.decisions" -}}
+{{ include "batos.name" . }}-decisions
+{{- end }}
+
 {{- define "batos.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}

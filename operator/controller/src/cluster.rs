@@ -1,23 +1,32 @@
 //! A cluster as a person sees it: what `kubectl batos` asks.
 
-use batos_crds::{Prototype, Universe};
+use std::time::Duration;
+
+use batos_crds::{DecisionVerdict, Proposal, ProposalDecision, ProposalDecisionSpec, Prototype, Universe};
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt, stream};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{Pod, Secret},
+    api::{
+        authentication::v1::SelfSubjectReview,
+        core::v1::{Pod, Secret},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
-    api::{ApiResource, DynamicObject, ListParams, LogParams, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
+    runtime::wait::await_condition,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
+    condition::{READY, find},
     context::{Settings, bounded},
+    decision::is_settled,
     error::Error,
     meta,
     universe::{ARCHITECT, logged_in, shape},
@@ -25,6 +34,9 @@ use crate::{
 
 /// Field manager of what is tried; nothing is written under it.
 const MANAGER: &str = "kubectl-batos";
+
+/// How long somebody waits for the operator to carry out a decision.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Universes and what belongs to them, in one namespace.
 pub struct Cluster {
@@ -107,6 +119,51 @@ impl Cluster {
         Ok(Way { url, root: bus.root, no_login })
     }
 
+    /// Decides about a proposal, by its name or its id, in the name of whoever asks; waits until the operator has acted.
+    /// Answers the decision's name, and what became of it.
+    pub async fn decide(&self, proposal: &str, approve: bool, reason: &str) -> Result<(String, String), Error> {
+        let found = self.all::<Proposal>().await?;
+        let found = found.iter().find(|found| found.name_any() == proposal || found.spec.id == proposal);
+        let found = found.ok_or_else(|| {
+            let text = format!("{proposal:?} is no Proposal in namespace {:?}: kubectl get proposals", self.namespace);
+            Error::Asked(text)
+        })?;
+        let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let (create, review) = (PostParams::default(), SelfSubjectReview::default());
+        let review = bounded("who you are", reviews.create(&create, &review)).await.map_err(in_its_words)?;
+        let approver = review.status.and_then(|status| status.user_info?.username).unwrap_or_default();
+        let decision = ProposalDecision {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}-", found.name_any())),
+                // It goes with what it is about.
+                owner_references: found.owner_ref(&()).map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            spec: ProposalDecisionSpec {
+                proposal: found.name_any(),
+                digest: found.spec.digest.clone(),
+                verdict: if approve { DecisionVerdict::Approve } else { DecisionVerdict::Deny },
+                approver,
+                reason: reason.to_owned(),
+                expires_at: None,
+            },
+            status: None,
+        };
+        let decisions = self.api::<ProposalDecision>();
+        let name = bounded("decision", decisions.create(&create, &decision)).await.map_err(in_its_words)?.name_any();
+        let settled = |decision: Option<&ProposalDecision>| decision.is_some_and(is_settled);
+        let settled = tokio::time::timeout(PATIENCE, await_condition(decisions, &name, settled)).await;
+        let Ok(Ok(Some(settled))) = settled else {
+            return Err(Error::Asked(format!("it waits for the operator: kubectl get proposaldecision {name}")));
+        };
+        let conditions = settled.status.map(|status| status.conditions).unwrap_or_default();
+        match find(&conditions, READY) {
+            Some(ready) if ready.status == "True" => Ok((name, format!("{}: {}", ready.reason, ready.message))),
+            Some(ready) => Err(Error::Asked(format!("{}: {}", ready.reason, ready.message))),
+            None => Err(Error::Asked(format!("nothing is said about {name}"))),
+        }
+    }
+
     /// What applying `resource` would do, as the API server answers to a dry run.
     pub async fn would(&self, resource: &Value) -> Result<Change, Error> {
         let text = |pointer: &str| resource.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -133,14 +190,7 @@ impl Cluster {
             Some((live, None)) => (dry, Patch::Merge(merged(live, resource))),
         };
         let asked = bounded(what, api.patch(name, &parameters, &patch)).await;
-        let would = asked.map_err(|error| match error {
-            Error::Kubernetes { what, source } => match *source {
-                // The server's own words are enough.
-                kube::Error::Api(status) => Error::Asked(status.message),
-                source => Error::Kubernetes { what, source: Box::new(source) },
-            },
-            error => error,
-        })?;
+        let would = asked.map_err(in_its_words)?;
         let spec = |object: &DynamicObject| object.data.get("spec").cloned().unwrap_or_default();
         let Some(live) = live else { return Ok(Change::Created) };
         let mut changes = Vec::new();
@@ -188,12 +238,25 @@ pub fn children(universe: &Universe, default_store: Option<&str>) -> Result<Vec<
         volume_size: String::new(),
         namespace: None,
         drift_check: std::time::Duration::MAX,
+        proposal_check: std::time::Duration::MAX,
+        decisions: None,
         network_policies: true,
         own_namespace: String::new(),
         own_name: String::new(),
         lease: std::time::Duration::MAX,
     };
     shape(universe, &settings)
+}
+
+/// The server's own words are enough.
+fn in_its_words(error: Error) -> Error {
+    match error {
+        Error::Kubernetes { what, source } => match *source {
+            kube::Error::Api(status) => Error::Asked(status.message),
+            source => Error::Kubernetes { what, source: Box::new(source) },
+        },
+        error => error,
+    }
 }
 
 /// Who applied the object by server-side apply, if somebody did: what leaves the manifest leaves what that one owns.

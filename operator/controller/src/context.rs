@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::{DeserializeGuard, PartialObjectMeta, error_boundary::InvalidObject},
     runtime::{
         controller::Action,
@@ -25,11 +25,13 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 use crate::{
     backoff::Backoff,
     bus::Ask,
     condition::{self, Outlook, READY, Verdict},
+    decision::{Decisions, Signer},
     error::Error,
     leader::Leadership,
     meta,
@@ -62,6 +64,10 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// The pause after which a universe is asked again what it changed itself.
     pub drift_check: Duration,
+    /// The pause after which a universe is asked again what waits for a person.
+    pub proposal_check: Duration,
+    /// Absent: ProposalDecisions are refused.
+    pub decisions: Option<Decisions>,
     /// Whether workers get a NetworkPolicy.
     pub network_policies: bool,
     /// Where the operator itself runs: its Lease is there.
@@ -83,6 +89,8 @@ pub struct Stores {
     pub pools: Store<Guarded<batos_crds::ModelPool>>,
     pub facets: Store<Guarded<batos_crds::Facet>>,
     pub snapshots: Store<Guarded<batos_crds::Snapshot>>,
+    pub proposals: Store<Guarded<batos_crds::Proposal>>,
+    pub decisions: Store<Guarded<batos_crds::ProposalDecision>>,
     pub deployments: Store<Deployment>,
     pub stateful_sets: Store<StatefulSet>,
     pub jobs: Store<Job>,
@@ -100,6 +108,7 @@ pub struct Context {
     pub drift: Rounds,
     recorder: Recorder,
     bus: Arc<dyn Ask>,
+    signer: OnceCell<Signer>,
 }
 
 /// Runs one call with its time-out.
@@ -153,6 +162,7 @@ impl Context {
             engine,
             backoff: Backoff::default(),
             bus,
+            signer: OnceCell::new(),
         }
     }
 
@@ -183,6 +193,26 @@ impl Context {
         String::from_utf8(password.0).map_err(|_| format!("Secret {secret:?}: {ARCHITECT:?} is no text"))
     }
 
+    /// The key that decisions are signed with; made by whoever wants it first.
+    pub async fn signer(&self, wanted: &Decisions) -> Result<&Signer, Error> {
+        self.signer.get_or_try_init(|| self.open_signer(&wanted.name)).await
+    }
+
+    async fn open_signer(&self, name: &str) -> Result<Signer, Error> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.settings.own_namespace);
+        let bad = |why: String| Error::Asked(format!("Secret {name:?}: {why}"));
+        let found = match bounded(format!("Secret {name:?}"), secrets.get_opt(name)).await? {
+            Some(found) => found,
+            // Of two that make one, the slower fails, and reads it when it tries again.
+            None => {
+                let (new, parameters) = (Signer::secret(name).map_err(bad)?, PostParams::default());
+                let what = format!("creating Secret {name:?}");
+                self.write("Secret", "create", what, secrets.create(&parameters, &new)).await?
+            }
+        };
+        Signer::of(&found).map_err(bad)
+    }
+
     /// One write, which only a leader does.
     async fn write<T>(
         &self,
@@ -199,28 +229,42 @@ impl Context {
 
     pub async fn apply_child(&self, namespace: &str, child: &Child) -> Result<(), Error> {
         match child {
-            Child::ConfigMap(object) => self.apply(namespace, object).await,
-            Child::Service(object) => self.apply(namespace, object).await,
-            Child::ServiceAccount(object) => self.apply(namespace, object).await,
-            Child::NetworkPolicy(object) => self.apply(namespace, object).await,
-            Child::PodDisruptionBudget(object) => self.apply(namespace, object).await,
-            Child::Deployment(object) => self.apply(namespace, object).await,
-            Child::StatefulSet(object) => self.apply(namespace, object).await,
-            Child::Job(object) => self.apply(namespace, object).await,
-            Child::PersistentVolumeClaim(object) => self.apply(namespace, object).await,
+            Child::ConfigMap(object) => self.apply(namespace, object).await.map(drop),
+            Child::Service(object) => self.apply(namespace, object).await.map(drop),
+            Child::ServiceAccount(object) => self.apply(namespace, object).await.map(drop),
+            Child::NetworkPolicy(object) => self.apply(namespace, object).await.map(drop),
+            Child::PodDisruptionBudget(object) => self.apply(namespace, object).await.map(drop),
+            Child::Deployment(object) => self.apply(namespace, object).await.map(drop),
+            Child::StatefulSet(object) => self.apply(namespace, object).await.map(drop),
+            Child::Job(object) => self.apply(namespace, object).await.map(drop),
+            Child::PersistentVolumeClaim(object) => self.apply(namespace, object).await.map(drop),
         }
     }
 
-    async fn apply<K>(&self, namespace: &str, object: &K) -> Result<(), Error>
+    /// Answers the object as it is then.
+    pub async fn apply<K>(&self, namespace: &str, object: &K) -> Result<K, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let (name, parameters) = (object.name_any(), PatchParams::apply(meta::MANAGER).force());
         let what = format!("applying {} {name}", K::kind(&()));
-        self.write(K::kind(&()).as_ref(), "apply", what, api.patch(&name, &parameters, &Patch::Apply(object)))
-            .await
-            .map(drop)
+        self.write(K::kind(&()).as_ref(), "apply", what, api.patch(&name, &parameters, &Patch::Apply(object))).await
+    }
+
+    /// Deletes this very object, as it was seen.
+    pub async fn remove<K>(&self, object: &ObjectMeta) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let (namespace, name) = place(object)?;
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let seen = Preconditions { uid: object.uid.clone(), resource_version: object.resource_version.clone() };
+        let parameters = DeleteParams::background().preconditions(seen);
+        match self.write(&K::kind(&()), "delete", format!("deleting {name}"), api.delete(name, &parameters)).await {
+            Err(Error::Kubernetes { source, .. }) if gone(&source) => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// Sets or drops the operator's finalizer. The uid keeps a new object of the same name out.

@@ -1,5 +1,5 @@
 //! Reconciles custom resources: Universes into workers, Prototypes into objects, Snapshots into images on a volume,
-//! ModelPools into GPU pods, Facets into adapters on them.
+//! ModelPools into GPU pods, Facets into adapters on them; shows what universes propose, and tells them what people decide.
 //!
 //! Deciding is separate from doing. Each kind has a `plan` that is pure: what is wanted and what is seen go in, children,
 //! requests and verdicts come out. The context performs them, each call with a time-out of its own. Children are applied
@@ -11,6 +11,7 @@ mod bus;
 pub mod cluster;
 mod condition;
 mod context;
+mod decision;
 mod error;
 mod facet;
 mod job;
@@ -18,6 +19,7 @@ mod leader;
 mod meta;
 mod metrics;
 mod model_pool;
+mod proposal;
 mod prototype;
 mod run;
 mod snapshot;
@@ -25,6 +27,7 @@ mod universe;
 mod workload;
 
 pub use context::Settings;
+pub use decision::Decisions;
 pub use error::Error;
 pub use metrics::METRICS;
 pub use run::run;

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use batos_crds::{Facet, ModelPool, Prototype, Snapshot, Universe};
+use batos_crds::{Facet, ModelPool, Proposal, ProposalDecision, Prototype, Snapshot, Universe};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
@@ -30,14 +30,15 @@ use tokio::{
 
 use crate::{
     bus::{Ask, Nats},
-    context::{Context, Guarded, Settings, Stores, readable},
+    context::{Context, Guarded, Settings, Stores, lookup, readable},
+    decision,
     error::Error,
     facet,
     leader::Candidate,
     meta,
     metrics::{Counting, METRICS},
     model_pool::{self, Engine},
-    prototype, snapshot, universe,
+    proposal, prototype, snapshot, universe,
 };
 
 /// Reconciliations of one kind that run at once. Unbounded, the API server falls over before the operator does.
@@ -52,6 +53,9 @@ struct Routes {
     pools: UnboundedSender<ObjectRef<Guarded<ModelPool>>>,
     facets: UnboundedSender<ObjectRef<Guarded<Facet>>>,
     snapshots: UnboundedSender<ObjectRef<Guarded<Snapshot>>>,
+    /// Universes whose proposals are to be looked at.
+    proposals: UnboundedSender<ObjectRef<Guarded<Universe>>>,
+    decisions: UnboundedSender<ObjectRef<Guarded<ProposalDecision>>>,
 }
 
 /// Runs the operator until `stop` completes; what runs then is finished. `ready` is set once all caches are filled.
@@ -79,17 +83,33 @@ pub(crate) async fn operate(
     let (pools, pool_writer) = reflector::store();
     let (facets, facet_writer) = reflector::store();
     let (snapshots, snapshot_writer) = reflector::store();
+    let (proposals, proposal_writer) = reflector::store();
+    let (decisions, decision_writer) = reflector::store();
     let (deployments, deployment_writer) = reflector::store();
     let (stateful_sets, stateful_set_writer) = reflector::store();
     let (jobs, job_writer) = reflector::store();
     let (pods, pod_writer) = reflector::store();
-    let stores = Stores { universes, prototypes, pools, facets, snapshots, deployments, stateful_sets, jobs, pods };
+    let stores = Stores {
+        universes,
+        prototypes,
+        pools,
+        facets,
+        snapshots,
+        proposals,
+        decisions,
+        deployments,
+        stateful_sets,
+        jobs,
+        pods,
+    };
 
     let (to_universes, for_universes) = unbounded_channel();
     let (to_prototypes, for_prototypes) = unbounded_channel();
     let (to_pools, for_pools) = unbounded_channel();
     let (to_facets, for_facets) = unbounded_channel();
     let (to_snapshots, for_snapshots) = unbounded_channel();
+    let (to_proposals, for_proposals) = unbounded_channel();
+    let (to_decisions, for_decisions) = unbounded_channel();
     let routes = Routes {
         stores: stores.clone(),
         universes: to_universes,
@@ -97,6 +117,8 @@ pub(crate) async fn operate(
         pools: to_pools,
         facets: to_facets,
         snapshots: to_snapshots,
+        proposals: to_proposals,
+        decisions: to_decisions,
     };
     let leads = Arc::new(AtomicBool::new(false));
     let watched = Watched {
@@ -111,6 +133,8 @@ pub(crate) async fn operate(
         watched.clone().run(pool_writer, "", Routes::pool).boxed(),
         watched.clone().run(facet_writer, "", Routes::facet).boxed(),
         watched.clone().run(snapshot_writer, "", Routes::snapshot).boxed(),
+        watched.clone().run(proposal_writer, "", Routes::proposal).boxed(),
+        watched.clone().run(decision_writer, "", Routes::decision).boxed(),
         watched.clone().run(deployment_writer, meta::MANAGED, Routes::child).boxed(),
         watched.clone().run(stateful_set_writer, meta::MANAGED, Routes::child).boxed(),
         watched.clone().run(job_writer, meta::MANAGED, Routes::child).boxed(),
@@ -143,6 +167,10 @@ pub(crate) async fn operate(
             control(stores.facets.clone(), for_facets, context.clone(), facet::reconcile, stop.clone()).boxed(),
             control(stores.snapshots.clone(), for_snapshots, context.clone(), snapshot::reconcile, stop.clone())
                 .boxed(),
+            control(stores.universes.clone(), for_proposals, context.clone(), proposal::reconcile, stop.clone())
+                .boxed(),
+            control(stores.decisions.clone(), for_decisions, context.clone(), decision::reconcile, stop.clone())
+                .boxed(),
         ];
         leads.store(true, Ordering::SeqCst);
         METRICS.leads(true);
@@ -170,6 +198,8 @@ async fn all_known(stores: &Stores) -> Result<(), reflector::store::WriterDroppe
     stores.pools.wait_until_ready().await?;
     stores.facets.wait_until_ready().await?;
     stores.snapshots.wait_until_ready().await?;
+    stores.proposals.wait_until_ready().await?;
+    stores.decisions.wait_until_ready().await?;
     stores.deployments.wait_until_ready().await?;
     stores.stateful_sets.wait_until_ready().await?;
     stores.jobs.wait_until_ready().await?;
@@ -262,6 +292,8 @@ impl Routes {
         self.stores.pools.state().iter().for_each(|o| enqueue(&self.pools, ObjectRef::from_obj(o.as_ref())));
         self.stores.facets.state().iter().for_each(|o| enqueue(&self.facets, ObjectRef::from_obj(o.as_ref())));
         self.stores.snapshots.state().iter().for_each(|o| enqueue(&self.snapshots, ObjectRef::from_obj(o.as_ref())));
+        self.stores.universes.state().iter().for_each(|o| enqueue(&self.proposals, ObjectRef::from_obj(o.as_ref())));
+        self.stores.decisions.state().iter().for_each(|o| enqueue(&self.decisions, ObjectRef::from_obj(o.as_ref())));
     }
 
     fn universe(&self, object: &Guarded<Universe>) {
@@ -276,6 +308,29 @@ impl Routes {
         let is_of_it = |snapshot: &Snapshot| snapshot.namespace() == namespace && snapshot.spec.universe == name;
         for snapshot in readable(&self.stores.snapshots, is_of_it) {
             enqueue(&self.snapshots, reference(&snapshot));
+        }
+        enqueue(&self.proposals, ObjectRef::from_obj(object));
+    }
+
+    fn proposal(&self, object: &Guarded<Proposal>) {
+        let (name, namespace) = (object.name_any(), object.namespace());
+        if let Ok(proposal) = &object.0 {
+            enqueue(&self.proposals, named(&proposal.spec.universe, namespace.as_deref()));
+        }
+        let about = |decision: &ProposalDecision| decision.namespace() == namespace && decision.spec.proposal == name;
+        for decision in readable(&self.stores.decisions, about) {
+            enqueue(&self.decisions, reference(&decision));
+        }
+    }
+
+    /// What a universe has taken is seen at its proposal.
+    fn decision(&self, object: &Guarded<ProposalDecision>) {
+        enqueue(&self.decisions, ObjectRef::from_obj(object));
+        let Ok(decision) = &object.0 else { return };
+        let namespace = decision.namespace().unwrap_or_default();
+        let proposal = lookup(&self.stores.proposals, &namespace, &decision.spec.proposal);
+        if let Some(proposal) = proposal.filter(|_| decision::is_settled(decision)) {
+            enqueue(&self.proposals, named(&proposal.spec.universe, Some(&namespace)));
         }
     }
 

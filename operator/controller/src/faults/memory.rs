@@ -120,12 +120,23 @@ impl Memory {
         self.flush_late();
     }
 
+    /// Something that no operator wrote is there, as it is given.
+    pub fn has(&self, collection: &str, namespace: &str, object: Value) {
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let place = (collection.to_owned(), namespace.to_owned(), name);
+        self.state.lock().unwrap().put(&place, object);
+    }
+
+    pub fn lacks(&self, collection: &str, namespace: &str, name: &str) {
+        self.state.lock().unwrap().remove(&(collection.to_owned(), namespace.to_owned(), name.to_owned()));
+    }
+
     /// A user deletes an object that has no finalizer; its children go with it.
     pub fn user_deletes(&self, plural: &str, name: &str) {
         let mut state = self.state.lock().unwrap();
         let place = (format!("/apis/batos.dev/v1alpha1/{plural}"), "default".to_owned(), name.to_owned());
-        let uid = state.objects.get(&place).map(|object| object["metadata"]["uid"].clone());
-        let owned = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"] == uid.clone().unwrap_or_default();
+        let Some(uid) = state.objects.get(&place).map(|object| object["metadata"]["uid"].clone()) else { return };
+        let owned = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"] == uid;
         let gone: Vec<Place> = state
             .objects
             .iter()
@@ -240,7 +251,18 @@ impl State {
         };
         match (asked.method.as_str(), &old) {
             ("POST", Some(_)) => return refusal(409),
-            ("PUT", None) => return refusal(404),
+            ("PUT" | "DELETE", None) => return refusal(404),
+            ("DELETE", Some(old)) => {
+                let seen = &asked.body["preconditions"];
+                if ["uid", "resourceVersion"].iter().any(|field| seen[*field] != old["metadata"][*field]) {
+                    return refusal(409);
+                }
+                self.remove(&asked.place);
+                return reply(
+                    200,
+                    &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success" }),
+                );
+            }
             ("PUT", Some(_)) if differs("resourceVersion") => return refusal(409),
             ("PATCH", _) if differs("uid") || differs("resourceVersion") => return refusal(409),
             _ => {}

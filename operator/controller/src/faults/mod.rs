@@ -10,22 +10,54 @@ use std::{
     time::Duration,
 };
 
-use batos_covenant::{Command, ErrorKind, ErrorReply, OkReply, Reply, Subject};
+use batos_covenant::{
+    Command, Decision, ErrorKind, ErrorReply, OkReply, Proposal, ProposalPage, ProposalState, Reply, Subject,
+};
 use futures::future::BoxFuture;
 use kube::Client;
 use serde_json::{Value, json};
 
-use crate::{Settings, bus::Ask, run::operate};
+use crate::{
+    Decisions, Settings,
+    bus::Ask,
+    decision::{Signer, tests::installed},
+    proposal,
+    run::operate,
+};
 use memory::{Fault, Memory, Place, Slip};
 
 /// uid, generation, term and definition of an object.
 type Applied = (String, i64, i64, Value);
 
-/// A universe's graph, as far as `apply` goes: it fences like the real one.
+/// A universe's graph, as far as `apply` and `approve` go: it fences like the real one.
 #[derive(Clone)]
 struct Graph {
     memory: Memory,
     applied: Arc<Mutex<BTreeMap<String, Applied>>>,
+    proposal: Arc<Mutex<Proposal>>,
+}
+
+/// What the universe `tikv` proposes.
+fn proposed() -> Proposal {
+    let source = "go = ( 1 )";
+    Proposal {
+        id: "0a".repeat(16),
+        state: ProposalState::Pending,
+        object: "0b".repeat(16),
+        name: Some("child".into()),
+        holder: "0c".repeat(16),
+        selector: "go".into(),
+        source: source.into(),
+        replaces: None,
+        digest: blake3::hash(source.as_bytes()).to_hex().to_string(),
+        risks: vec!["it is new".into()],
+        conflict: None,
+        mind: "script".into(),
+        becoming: "0d".repeat(16),
+        proposed_at: 1_767_225_600_000,
+        expires_at: 4_102_444_800_000,
+        decision: None,
+    }
 }
 
 impl Graph {
@@ -45,6 +77,35 @@ impl Graph {
         applied.insert(subject.object.clone(), (apply.uid.clone(), apply.generation, apply.term, definition));
         Reply::Ok(OkReply::new(json!({ "object": subject.object, "drift": [] }), 1))
     }
+
+    fn approve(&self, decision: &Decision) -> Reply {
+        let mut proposal = self.proposal.lock().unwrap();
+        let error = |kind| Reply::Error { error: ErrorReply::new(kind, "played") };
+        match &proposal.decision {
+            Some(before) if before == decision => {}
+            Some(_) => return error(ErrorKind::Stale),
+            None if decision.proposal != proposal.id || decision.digest != proposal.digest => {
+                return error(ErrorKind::NoSuchObject);
+            }
+            None => {
+                proposal.state = ProposalState::Applied;
+                proposal.decision = Some(decision.clone());
+            }
+        }
+        Reply::Ok(OkReply::new(serde_json::to_value(&*proposal).unwrap(), 0))
+    }
+
+    fn proposals(&self, subject: &Subject) -> Reply {
+        let proposals = Vec::from_iter((subject.universe == "tikv").then(|| self.proposal.lock().unwrap().clone()));
+        Reply::Ok(OkReply::new(serde_json::to_value(ProposalPage { proposals, next: None }).unwrap(), 0))
+    }
+
+    fn answer(&self, subject: &Subject, command: &Command) -> Reply {
+        match command {
+            Command::Approve(decision) => self.approve(decision),
+            other => self.apply(subject, other),
+        }
+    }
 }
 
 impl Ask for Graph {
@@ -55,7 +116,11 @@ impl Ask for Graph {
         command: &'a Command,
     ) -> BoxFuture<'a, Result<Reply, String>> {
         Box::pin(async move {
-            match self.memory.gate(format!("apply {}", subject.object), || self.apply(subject, command)).await {
+            if let Command::Proposals(_) = command {
+                return Ok(self.proposals(subject));
+            }
+            let what = format!("{} {}", subject.verb, subject.object);
+            match self.memory.gate(what, || self.answer(subject, command)).await {
                 Some(result) => result.map_err(|code| format!("played {code}")),
                 // The bus gives up after ten seconds.
                 None => {
@@ -75,7 +140,8 @@ struct World {
 impl World {
     fn new(fault: Option<(usize, Fault)>, slip: Option<(usize, Slip)>) -> Self {
         let memory = Memory::with(fault, slip);
-        World { graph: Graph { memory: memory.clone(), applied: Arc::default() }, memory }
+        let proposal = Arc::new(Mutex::new(proposed()));
+        World { graph: Graph { memory: memory.clone(), applied: Arc::default(), proposal }, memory }
     }
 
     /// An operator that is started again whenever it ends or dies.
@@ -137,11 +203,24 @@ fn settings(name: &str) -> Settings {
         volume_size: "1Gi".into(),
         namespace: None,
         drift_check: Duration::from_secs(600),
+        proposal_check: Duration::from_secs(30),
+        decisions: Some(decisions()),
         network_policies: true,
         own_namespace: "default".into(),
         own_name: name.into(),
         lease: Duration::from_secs(15),
     }
+}
+
+fn decisions() -> Decisions {
+    Decisions { name: "batos-decisions".into(), account: "system:serviceaccount:default:batos-operator".into() }
+}
+
+/// A key that was made before: a new one would be another in every world.
+fn key() -> Value {
+    static KEY: std::sync::LazyLock<Value> =
+        std::sync::LazyLock::new(|| serde_json::to_value(Signer::secret("batos-decisions").unwrap()).unwrap());
+    KEY.clone()
 }
 
 fn object(kind: &str, name: &str, spec: Value) -> Value {
@@ -163,12 +242,25 @@ fn prototype(name: &str, parents: &[&str], value: i64) -> Value {
 
 /// One of each, the child before its parent and the copy before what it is copied from.
 fn wanted(memory: &Memory) {
+    memory.has("/api/v1/secrets", "default", key());
+    decided(memory);
     memory.user_applies(object("Universe", "copy", json!({ "restoreFrom": { "snapshot": "nightly" } })));
     memory.user_applies(object("Snapshot", "nightly", json!({ "universe": "tikv", "claim": "images", "keep": 2 })));
     memory.user_applies(prototype("child", &["elder"], 1));
     memory.user_applies(universe("tikv", 2));
     memory.user_applies(object("Universe", "file", json!({ "workers": { "replicas": 1 } })));
     memory.user_applies(prototype("elder", &[], 2));
+}
+
+/// What lets people decide, and what one decides.
+fn decided(memory: &Memory) {
+    for (plural, policy) in installed(&decisions()) {
+        memory.has(&format!("/apis/admissionregistration.k8s.io/v1/{plural}"), "", policy);
+    }
+    let row = proposed();
+    let spec = json!({ "proposal": proposal::name("tikv", &row), "digest": row.digest, "verdict": "Approve",
+        "approver": "alice", "reason": "seen", "expiresAt": "2099-01-01T00:00:00Z" });
+    memory.user_applies(object("ProposalDecision", "yes", spec));
 }
 
 async fn outcome(fault: Option<(usize, Fault)>, slip: Option<(usize, Slip)>) -> World {
@@ -187,12 +279,15 @@ async fn all_become_ready_and_then_nothing_is_written() {
     let world = outcome(None, None).await;
     let objects = world.seen();
     let ours: Vec<_> = objects.iter().filter(|(place, _)| place.0.contains("batos.dev")).collect();
-    assert_eq!(ours.len(), 6);
+    assert_eq!(ours.len(), 8);
     for (place, object) in ours {
         assert_eq!(object["status"]["conditions"][0]["status"], "True", "{place:?} {object}");
     }
     let order = |what: &str| world.memory.writes().iter().position(|write| write.contains(what)).unwrap();
     assert!(order("jobs copy-restore") < order("statefulsets copy-uvm"), "no worker before the image is there");
+    let row = world.graph.proposal.lock().unwrap().clone();
+    assert_eq!((row.state, row.decision.unwrap().reason.as_str()), (ProposalState::Applied, "alice: seen"));
+    assert_eq!(world.memory.writes().iter().filter(|write| write.starts_with("approve")).count(), 1);
     let (changes, before) = (world.memory.changes(), world.memory.writes().len());
     // Long enough for a look at drift. An operator that starts anew applies all once more, which changes nothing.
     world.run_for(1500).await;
@@ -224,6 +319,55 @@ async fn each_write_may_fail_in_each_way() {
             assert_eq!(definitions(&world), definitions(&expected), "{what}");
         }
     }
+}
+
+/// Nobody has a key yet, and the operator may die wherever it makes one.
+#[tokio::test(start_paused = true)]
+async fn the_key_that_decisions_are_signed_with_is_made_once() {
+    for fault in
+        [None, Some(Fault::CrashBefore), Some(Fault::CrashAfter), Some(Fault::Silent), Some(Fault::Status(500))]
+    {
+        for at in 0..6 {
+            let world = World::new(fault.map(|fault| (at, fault)), None);
+            decided(&world.memory);
+            world.memory.user_applies(universe("tikv", 1));
+            world.run_for(300).await;
+            let objects = world.memory.objects();
+            let all = |collection: &str| {
+                objects.iter().filter(|(place, _)| place.0.ends_with(collection)).collect::<Vec<_>>()
+            };
+            let secrets = all("/secrets");
+            assert_eq!(secrets.len(), 1, "{fault:?} at {at}");
+            let public = Signer::of(&serde_json::from_value(secrets[0].1.clone()).unwrap()).unwrap().public;
+            let known = all("/configmaps")[0].1["data"]["mind.yaml"].as_str().unwrap().to_owned();
+            assert!(known.contains(&public), "{fault:?} at {at}: {known}");
+            let decision = world.graph.proposal.lock().unwrap().decision.clone().unwrap();
+            assert_eq!(decision.key, public, "{fault:?} at {at}");
+        }
+    }
+}
+
+/// Neither now, nor when the policy is back: who could decide meanwhile is not known.
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_without_the_policy_never_counts() {
+    let world = World::new(None, None);
+    wanted(&world.memory);
+    let bindings = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+    world.memory.lacks(bindings, "", "batos-decisions");
+    world.run_for(120).await;
+    let decision = |world: &World| {
+        let objects = world.memory.objects();
+        let found = objects.into_iter().find(|(place, _)| place.0.ends_with("/proposaldecisions")).unwrap().1;
+        (found["status"]["state"].clone(), found["status"]["conditions"][0]["reason"].clone())
+    };
+    let expected = (json!("Refused"), json!("PolicyMissing"));
+    assert_eq!(decision(&world), expected);
+    for (plural, policy) in installed(&decisions()) {
+        world.memory.has(&format!("/apis/admissionregistration.k8s.io/v1/{plural}"), "", policy);
+    }
+    world.run_for(120).await;
+    assert_eq!(decision(&world), expected);
+    assert_eq!(world.graph.proposal.lock().unwrap().state, ProposalState::Pending);
 }
 
 /// What the user does happens before the eyes of an operator that leads.
@@ -296,6 +440,7 @@ async fn histories_to_the_same_wishes_end_alike() {
     let expected = outcome(None, None).await;
     for seed in 1..=40_u64 {
         let world = World::new(None, None);
+        world.memory.has("/api/v1/secrets", "default", key());
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut next = move |below: u64| {
             random ^= random << 13;

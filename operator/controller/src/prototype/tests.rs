@@ -17,6 +17,8 @@ fn settings() -> Settings {
         volume_size: String::new(),
         namespace: None,
         drift_check: std::time::Duration::from_secs(600),
+        proposal_check: std::time::Duration::from_secs(30),
+        decisions: None,
         network_policies: true,
         own_namespace: String::new(),
         own_name: String::new(),

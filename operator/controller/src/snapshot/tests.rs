@@ -19,6 +19,8 @@ fn settings() -> Settings {
         volume_size: "1Gi".into(),
         namespace: None,
         drift_check: Duration::from_secs(600),
+        proposal_check: Duration::from_secs(30),
+        decisions: None,
         network_policies: true,
         own_namespace: "system".into(),
         own_name: String::new(),

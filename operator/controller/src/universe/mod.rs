@@ -47,6 +47,13 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
     let restoring = context.stores.pods.state_filter(|pod| meta::is_labelled(pod, namespace, meta::RESTORE, name));
     let from = universe.spec.restore_from.as_ref().and_then(|from| from.snapshot.as_deref());
     let snapshot = from.and_then(|from| lookup(&context.stores.snapshots, namespace, from));
+    let (approver, mut failure) = match &context.settings.decisions {
+        Some(wanted) => match context.signer(wanted).await {
+            Ok(signer) => (Some(signer.public.as_str()), None),
+            Err(error) => (None, Some(error)),
+        },
+        None => (None, None),
+    };
     let observed = plan::Observed {
         deployment: deployment.as_deref(),
         stateful_set: stateful_set.as_deref(),
@@ -58,9 +65,14 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
             pods: restoring.iter().map(AsRef::as_ref).collect(),
             others_work: deployment.is_some() || stateful_set.is_some() || !pods.is_empty(),
         },
+        approver,
     };
     let mut plan = plan::plan(universe, &observed, &context.settings);
-    let mut failure = None;
+    // Workers that do not know the key would be rolled for it later.
+    if let Some(error) = &failure {
+        plan.children.clear();
+        plan.verdict = Verdict::bad("ApplyFailed", error.to_string());
+    }
     for child in &plan.children {
         if let Err(error) = context.apply_child(namespace, child).await {
             plan.verdict = Verdict::bad("ApplyFailed", error.to_string());

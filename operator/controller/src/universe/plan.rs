@@ -23,6 +23,8 @@ pub struct Observed<'a> {
     /// All universes of this name, this one too: on the bus they would be one.
     pub namesakes: &'a [Universe],
     pub restore: restore::Observed<'a>,
+    /// Public key that the operator signs people's decisions with.
+    pub approver: Option<&'a str>,
 }
 
 #[derive(Debug)]
@@ -95,7 +97,7 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
         // The account comes before the pods that run under it.
         children: guards::build(universe, &store, settings)
             .into_iter()
-            .chain(workers::build(universe, &store, in_file, settings))
+            .chain(workers::build(universe, &store, in_file, observed.approver, settings))
             .collect(),
         verdict: progress.verdict("workers", replicas, &observed.pods),
         workers_ready: progress.ready,
@@ -112,6 +114,7 @@ pub fn shape(universe: &Universe, settings: &Settings) -> Result<Vec<String>, St
         pods: Vec::new(),
         namesakes: &[],
         restore: restore::Observed::default(),
+        approver: None,
     };
     let mut universe = universe.clone();
     // What is restored gets its workers after that.

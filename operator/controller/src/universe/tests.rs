@@ -12,6 +12,8 @@ fn settings(default_store: Option<&str>) -> Settings {
         volume_size: "1Gi".into(),
         namespace: None,
         drift_check: std::time::Duration::from_secs(600),
+        proposal_check: std::time::Duration::from_secs(30),
+        decisions: None,
         network_policies: true,
         own_namespace: "system".into(),
         own_name: String::new(),
@@ -40,6 +42,7 @@ fn nothing(namesakes: &[Universe]) -> Observed<'_> {
         pods: Vec::new(),
         namesakes,
         restore: super::restore::Observed::default(),
+        approver: None,
     }
 }
 
@@ -87,6 +90,26 @@ fn environment(plan: &Plan) -> std::collections::BTreeMap<String, Value> {
     let pod = deployment.spec.as_ref().unwrap().template.spec.clone().unwrap();
     let variables = pod.containers[0].env.clone().unwrap();
     variables.into_iter().map(|variable| (variable.name.clone(), json!(variable))).collect()
+}
+
+#[test]
+fn workers_know_the_approvers_of_the_universe_and_the_operators_key() {
+    let (person, operator) = ("0a".repeat(32), "0b".repeat(32));
+    let known = |spec: Value, approver: Option<&str>| {
+        let universe = universe(spec);
+        let observed = Observed { approver, ..nothing(std::slice::from_ref(&universe)) };
+        let plan = plan(&universe, &observed, &settings(Some("tikv://d:1")));
+        let config = plan.children.iter().find_map(|child| match child {
+            Child::ConfigMap(config) => config.data.clone(),
+            _ => None,
+        });
+        serde_json::from_str::<Value>(&config.unwrap()["mind.yaml"]).unwrap()["approvers"].clone()
+    };
+    assert_eq!(known(json!({}), None), Value::Null);
+    assert_eq!(known(json!({}), Some(&operator)), json!([operator]));
+    let spec = json!({ "mind": { "approvers": [person] } });
+    assert_eq!(known(spec.clone(), Some(&operator)), json!([person, operator]));
+    assert_eq!(known(spec, Some(&person)), json!([person]));
 }
 
 #[test]

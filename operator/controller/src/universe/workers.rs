@@ -42,11 +42,17 @@ pub fn name(universe: &str) -> String {
     format!("{universe}-uvm")
 }
 
-pub fn build(universe: &Universe, store: &str, in_file: bool, settings: &Settings) -> Vec<Child> {
+pub fn build(
+    universe: &Universe,
+    store: &str,
+    in_file: bool,
+    approver: Option<&str>,
+    settings: &Settings,
+) -> Vec<Child> {
     let owner = universe.name_any();
     let name = name(&owner);
     let labels = meta::labels("uvm", meta::UNIVERSE, &owner);
-    let mind = mind(universe);
+    let mind = mind(universe, approver);
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels.clone()),
@@ -98,8 +104,11 @@ pub fn build(universe: &Universe, store: &str, in_file: bool, settings: &Setting
 }
 
 /// The file that `batos uvm --mind` reads; YAML takes JSON. The key of a Secret is mounted beside it.
-fn mind(universe: &Universe) -> String {
+fn mind(universe: &Universe, approver: Option<&str>) -> String {
     let mut mind = universe.spec.mind.clone().unwrap_or_default();
+    if let Some(key) = approver.filter(|key| !mind.approvers.iter().any(|known| known == key)) {
+        mind.approvers.push(key.to_owned());
+    }
     if mind.api_key_secret.take().is_some() {
         mind.api_key_file = Some(format!("{KEY_FOLDER}/{KEY_FILE}"));
     }
