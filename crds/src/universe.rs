@@ -208,6 +208,13 @@ pub struct MindSpec {
     /// Laws that hold for all that is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codex: Option<CodexSpec>,
+    /// Who looks at a method that has held, in this order. They can only object: then a person decides.
+    #[serde(default, deserialize_with = "check::checked", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub personae: Vec<MindPersonaSpec>,
     /// A server that speaks OpenAI's protocol: what `/chat/completions` follows, as in http://vllm:8000/v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = "^https?://[^@?#\\s]+$"))]
@@ -262,6 +269,34 @@ pub struct BudgetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000000000000i64))]
     pub tokens_per_day: Option<i64>,
+}
+
+/// A model that plays somebody who looks at made methods.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MindPersonaSpec {
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Who it is and what it looks for.
+    #[schemars(length(min = 1, max = 4096))]
+    pub prompt: String,
+    /// The model or facet that plays it, as the server names it; the mind's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub model: Option<String>,
+}
+
+impl Check for MindPersonaSpec {
+    fn check(&self) -> Result<(), String> {
+        match self.prompt.trim().is_empty() {
+            true => Err(format!("persona {:?} has no prompt", self.name)),
+            false => Ok(()),
+        }
+    }
+
+    fn key(&self) -> &str {
+        &self.name
+    }
 }
 
 /// A change that breaks a rule is refused, and nothing more is made until an approver has answered.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use batos_covenant::{
-    AccessClass, Agreement, Becoming, BecomingPage, Command, Decision, ListCommand, OkReply, Proposal, ProposalPage,
-    ProposalState, Replay as Replayed, Why as Origin,
+    AccessClass, Agreement, Becoming, BecomingPage, Command, Decision, ListCommand, OkReply, PersonaVerdict, Proposal,
+    ProposalPage, ProposalState, Replay as Replayed, Why as Origin,
 };
 use batos_uvm::universe::now;
 use clap::Args;
@@ -269,6 +269,9 @@ impl Why {
         println!("admitted by {} examples", made.examples);
         if let Some(Agreement { drafts, alike, messages }) = made.agreement {
             println!("{alike} of {drafts} drafts do the same on {messages} messages that no example has");
+        }
+        for PersonaVerdict { persona, mind, objection } in &made.personae {
+            println!("persona {persona} ({mind}): {}", objection.as_deref().unwrap_or("no objection"));
         }
         for refused in &made.refused {
             println!("refused before: {}\n  {}", refused.reason, refused.draft.trim().replace('\n', "\n  "));

@@ -2,9 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use batos_crds::{CodexRuleSpec, CodexSpec, MindSpec};
+use batos_crds::{CodexRuleSpec, CodexSpec, MindPersonaSpec, MindSpec};
 use batos_mind::{
-    ApiKey, Approver, Autonomy, Budget, Client, Codex, Drafter, Either, Endpoint, Policy, Recorder, Recordings, Rule,
+    ApiKey, Approver, Autonomy, Budget, Client, Codex, Drafter, Either, Endpoint, Persona, Policy, Recorder,
+    Recordings, Rule,
 };
 
 use crate::cli::Error;
@@ -49,6 +50,12 @@ pub fn policy(spec: Option<&MindSpec>, approvers: &[Approver]) -> Result<Policy,
             tokens_per_day: budget.tokens_per_day.map_or(usual.tokens_per_day, i64::unsigned_abs),
         };
     }
+    let persona = |persona: &MindPersonaSpec| Persona {
+        name: persona.name.clone(),
+        prompt: persona.prompt.clone(),
+        model: persona.model.clone(),
+    };
+    policy.personae = spec.personae.iter().map(persona).collect();
     policy.codex = spec.codex.as_ref().map(codex).unwrap_or_default();
     for key in &spec.approvers {
         let bad = || format!("spec.mind.approvers: {key:?} is no Ed25519 public key in hexadecimal");

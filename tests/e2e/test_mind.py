@@ -262,6 +262,26 @@ def test_a_change_against_the_codex_halts_what_is_made(universe, bus, model):
     assert "held against the Codex" in why and "as-it-is" in why and "this once" in why
 
 
+def test_a_persona_objects_and_a_person_decides(universe, bus, model):
+    assert universe.stop() == 0
+    manifest = universe.manifests / "universe.yaml"
+    personae = [{"name": "treasurer", "prompt": "You guard the money."}]
+    manifest.write_text(manifest.read_text().replace("mind: {", f'mind: {{"personae": {json.dumps(personae)}, '))
+    universe.start()
+    command, key = architect(universe)
+    bus.send("account", "deposit:", 100, repeat=True)
+    model.answers({"texts": [GOOD]}, {"texts": ['{"objects": true, "why": "nothing stops it at zero"}']})
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert failed.value.kind == "needs_approval" and "treasurer objects: nothing stops it" in failed.value.message
+    _, asked = model.asked()
+    assert asked["messages"][0]["content"].endswith("You guard the money.") and asked["n"] == 1
+    command("approve", failed.value.becoming, *key, "--reason", "it may owe")
+    assert bus.send("account", "withdraw:", 300, repeat=True)["value"] == -200
+    why = command("why", "account", "withdraw:")
+    assert "persona treasurer" in why and "nothing stops it at zero" in why and "it may owe" in why
+
+
 def test_a_model_says_an_outcome_each_time(universe, bus, model):
     """From a manifest: asked each time, held against its shape, and the same for a repeat of a message."""
     (universe.manifests / "clerk.yaml").write_text(f"""

@@ -299,7 +299,7 @@ pub struct ErrorReply {
     pub stack: Vec<String>,
     /// Present when the turn that failed had shown something on the Transcript.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transcript: Option<Transcript>,
+    pub transcript: Option<Box<Transcript>>,
     /// The becoming that makes what was missing, or that tried to: its events tell how it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub becoming: Option<String>,

@@ -132,6 +132,9 @@ pub struct Provenance {
     /// How many drafts did the same where no example says what is right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<Agreement>,
+    /// What personae said of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub personae: Vec<PersonaVerdict>,
     pub risks: Vec<String>,
     /// BLAKE3 of the Codex that it was held against, in hexadecimal; empty where there was none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -145,6 +148,15 @@ pub struct Provenance {
     pub made_at: u64,
     /// BLAKE3 of the object's provenance record before, in hexadecimal; empty for its first.
     pub before: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PersonaVerdict {
+    pub persona: String,
+    /// The mind that played it.
+    pub mind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objection: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -304,10 +304,17 @@ impl Mind {
         effects.extend(agreement.lone(drafts, forge.agreement));
         job.risks = self.policy.risks(&context.holder, &job.selector, &source, &effects);
         job.examples = context.examples.len() as u64;
-        job.draft = Some(source);
+        job.draft = Some(source.clone());
         if let Some(conflict) = conflict {
             return Ok(self.halt(job, conflict).await?);
         }
+        let asked = job.clone();
+        let material = Material { failures: &[], ..context.material(&asked, &self.policy.codex) };
+        job.personae = self.personae(&mut job, &forge, &material, &source, &asked.risks).await?;
+        let objections =
+            job.personae.iter().filter_map(|verdict| Some((&verdict.persona, verdict.objection.as_ref()?)));
+        let objections: Vec<String> = objections.map(|(who, why)| format!("persona {who} objects: {why}")).collect();
+        job.risks.extend(objections);
         job.step = Step::Judged;
         Ok((job, Changes::default()))
     }
@@ -397,7 +404,11 @@ impl Context {
     }
 
     fn prompt(&self, forge: &Forge, job: &Job, codex: &Codex) -> Prompt {
-        let material = Material {
+        Prompt::new(forge, &self.material(job, codex))
+    }
+
+    fn material<'a>(&'a self, job: &'a Job, codex: &'a Codex) -> Material<'a> {
+        Material {
             selector: &job.selector,
             shapes: &job.shapes,
             receiver: &self.receiver,
@@ -406,8 +417,7 @@ impl Context {
             examples: &self.examples,
             failures: &job.failures,
             principles: &codex.principles,
-        };
-        Prompt::new(forge, &material)
+        }
     }
 }
 

@@ -108,8 +108,11 @@ pub(crate) async fn allow(universe: &Universe, budget: &Budget) -> Result<(), Be
 /// Counts what a model was asked. Its own commit: whatever becomes of the answer, the tokens are gone.
 pub(crate) async fn pay(universe: &Universe, usage: Usage) -> Result<(), UniverseError> {
     let tokens = usage.prompt_tokens + usage.completion_tokens;
+    if tokens == 0 {
+        return Ok(());
+    }
     let mut conflicts = 0;
-    while tokens > 0 {
+    loop {
         let (rev, mut spent) = Spent::read(universe).await?;
         spent.tokens = spent.tokens.saturating_add(tokens);
         let changes = Changes { rows: vec![spent.row(universe, rev)?], ..Changes::default() };
@@ -118,7 +121,6 @@ pub(crate) async fn pay(universe: &Universe, usage: Usage) -> Result<(), Univers
             other => return other,
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -269,7 +269,7 @@ impl Inner {
         let with_grammar = request.grammar.is_some()
             && !self.without_grammar.load(Ordering::Relaxed)
             && matches!(client.server().await?, Server::Vllm(_));
-        let body = request.body(&self.endpoint.model, heard.is_some(), with_grammar);
+        let body = request.body(request.model.as_ref().unwrap_or(&self.endpoint.model), heard.is_some(), with_grammar);
         let url = format!("{}/{}", self.endpoint.url, request.route());
         self.account(|spent| spent.requests += 1);
         let response = self.request(self.http.post(url)).json(&body).send().await;

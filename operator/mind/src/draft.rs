@@ -73,10 +73,12 @@ impl Drafter for Client {
             max_tokens: prompt.max_tokens,
             temperature: prompt.temperature,
             grammar: prompt.grammar(),
+            model: prompt.model.clone(),
         };
         // As a stream, so that a server that falls silent is noticed before the whole time is over.
         let answer = self.stream(&request, |_| {}).await?;
         let Endpoint { url, model, .. } = self.endpoint();
+        let model = prompt.model.as_ref().unwrap_or(model);
         Ok(Answer { texts: answer.texts, mind: format!("{model} at {url}"), usage: answer.usage })
     }
 }

@@ -17,6 +17,8 @@ pub struct Forge {
     pub repair: String,
     pub outcome_system: String,
     pub outcome_request: String,
+    pub persona_system: String,
+    pub persona_request: String,
     /// Rounds of drafts that a becoming has.
     pub attempts: usize,
     /// Drafts in a round.
@@ -51,6 +53,8 @@ impl Forge {
             repair: text(record, "repair")?,
             outcome_system: text(record, "outcomeSystem")?,
             outcome_request: text(record, "outcomeRequest")?,
+            persona_system: text(record, "personaSystem")?,
+            persona_request: text(record, "personaRequest")?,
             attempts: whole(record, "attempts", 1..=8)? as usize,
             drafts,
             agreement: whole(record, "agreement", 1..=8)? as usize,

@@ -1,6 +1,6 @@
 //! The journal of a becoming: one row, written anew at each step, so that each step takes effect once.
 
-use batos_covenant::{Agreement, Conflict, Decision, Encoding, Example, Wire, decode, encode};
+use batos_covenant::{Agreement, Conflict, Decision, Encoding, Example, PersonaVerdict, Wire, decode, encode};
 use batos_graph::{ObjectId, Put, Record, Rev};
 use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View, now};
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,8 @@ pub struct Job {
     pub examples: u64,
     #[serde(default)]
     pub agreement: Option<Agreement>,
+    #[serde(default)]
+    pub personae: Vec<PersonaVerdict>,
     /// Why a person has to be asked.
     #[serde(default)]
     pub risks: Vec<String>,
@@ -164,6 +166,7 @@ impl Job {
             prompt: Default::default(),
             examples: 0,
             agreement: None,
+            personae: Vec::new(),
             risks: Vec::new(),
             codex: String::new(),
             conflict: None,

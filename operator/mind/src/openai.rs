@@ -34,6 +34,8 @@ pub struct ModelRequest {
     pub temperature: f64,
     /// What an answer must be a sentence of, as EBNF. Only vLLM is told.
     pub grammar: Option<String>,
+    /// Another model of the same server than the endpoint's.
+    pub model: Option<String>,
 }
 
 /// Tokens as the server counts them.

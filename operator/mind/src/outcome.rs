@@ -205,7 +205,7 @@ fn is_hidden(example: &Wire) -> bool {
 }
 
 /// The first value in a model's text that has the shape; else what is wrong with the text.
-fn value(text: &str, shape: &Shape) -> Result<Wire, String> {
+pub(crate) fn value(text: &str, shape: &Shape) -> Result<Wire, String> {
     // What a model thought aloud is no answer.
     let text = text.rsplit_once("</think>").map_or(text, |(_, answer)| answer).trim();
     let fenced = text.split("```").skip(1).step_by(2).map(|piece| piece.trim().trim_start_matches("json").trim());

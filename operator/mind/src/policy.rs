@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use batos_graph::{Record, SlotKind};
 use batos_uvm::syntax::{parse_method, sends};
 
-use crate::{Budget, Codex};
+use crate::{Budget, Codex, Persona};
 
 /// How much a universe makes by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +32,7 @@ pub struct Policy {
     /// Public keys whose decisions count.
     pub approvers: Vec<Approver>,
     pub codex: Codex,
+    pub personae: Vec<Persona>,
     pub budget: Budget,
     /// How long a becoming whose worker died waits for another one.
     pub lease: Duration,
@@ -49,6 +50,7 @@ impl Default for Policy {
             most_pending: 256,
             approvers: Vec::new(),
             codex: Codex::default(),
+            personae: Vec::new(),
             budget: Budget::default(),
             lease: Duration::from_secs(15),
         }

@@ -8,7 +8,7 @@ use batos_graph::{Record, SlotKind, Value};
 use batos_uvm::{syntax::grammar, vm::check_method};
 use serde::{Deserialize, Serialize};
 
-use crate::{ChatMessage, Forge};
+use crate::{ChatMessage, Forge, Persona};
 
 /// Longest selector that is made, in bytes.
 const MAX_SELECTOR: usize = 200;
@@ -35,6 +35,8 @@ pub struct Prompt {
     pub temperature: f64,
     /// Whether a method is wanted, not a value.
     pub is_method: bool,
+    /// Who is asked, when it is not the mind's own model.
+    pub model: Option<String>,
 }
 
 /// A draft that failed, and why.
@@ -73,6 +75,24 @@ impl Prompt {
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
             is_method: true,
+            model: None,
+        }
+    }
+
+    /// Asks a persona about a method. `seen`: what the Crucible saw it do.
+    pub fn persona(forge: &Forge, persona: &Persona, material: &Material<'_>, source: &str, seen: &[String]) -> Self {
+        let mut sections = sections(material);
+        sections.push(("the method that was made", data([source.to_owned()].into_iter(), "")));
+        sections.push(("what was seen of it", data(seen.iter().cloned(), "\n")));
+        Self {
+            selector: material.selector.to_owned(),
+            system: format!("{}\n{}", forge.persona_system, persona.prompt),
+            user: composed(&sections, &forge.persona_request),
+            drafts: 1,
+            max_tokens: forge.max_tokens,
+            temperature: forge.temperature,
+            is_method: false,
+            model: persona.model.clone(),
         }
     }
 
@@ -88,6 +108,7 @@ impl Prompt {
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
             is_method: false,
+            model: None,
         }
     }
 
@@ -256,6 +277,8 @@ mod tests {
             repair: text("REPAIR"),
             outcome_system: text("OUTCOME"),
             outcome_request: text("ANSWER"),
+            persona_system: text("PERSONA"),
+            persona_request: text("OBJECT"),
             attempts: 3,
             drafts: 1,
             agreement: 1,

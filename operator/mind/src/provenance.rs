@@ -54,6 +54,7 @@ pub(crate) async fn add(
             .collect(),
         examples: job.examples,
         agreement: job.agreement.clone(),
+        personae: job.personae.clone(),
         risks: job.risks.clone(),
         codex: job.codex.clone(),
         conflict: job.conflict.clone(),

@@ -50,6 +50,7 @@ fn request() -> ModelRequest {
         max_tokens: 64,
         temperature: 0.5,
         grammar: None,
+        model: None,
     }
 }
 

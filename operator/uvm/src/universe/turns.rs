@@ -342,6 +342,7 @@ impl Universe {
                 return Err(UniverseError::NoSuchObject(message.object.to_string()));
             }
             Ended::Failed(VmError { kind, message, stack }) => {
+                let transcript = transcript.map(Box::new);
                 Reply::Error { error: ErrorReply { stack, transcript, ..ErrorReply::new(kind, message) } }
             }
         };
