@@ -205,6 +205,15 @@ pub struct MindSpec {
     /// How much it makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetSpec>,
+    /// How often a method may fail within an hour, otherwise than by an error that it signals itself, before it is made anew;
+    /// it never is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub repair_after: Option<u32>,
+    /// Messages that each worker remembers, to try on them what would replace a method; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1024))]
+    pub recent_messages: Option<u32>,
     /// Laws that hold for all that is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codex: Option<CodexSpec>,

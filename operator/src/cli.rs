@@ -9,7 +9,7 @@ use std::{
 use batos_uvm::universe::{Age, Retention};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{approval, client, credentials::ARCHITECT_FILE, mind, offline, repl, store, up, worker};
+use crate::{approval, ask, client, credentials::ARCHITECT_FILE, mind, offline, repl, store, up, worker};
 
 /// Anything that ends a command; its text is for a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -44,6 +44,8 @@ enum Command {
     Crds,
     /// Sends a message: batos send account deposit: 100
     Send(client::Send),
+    /// Asks in words for what an object cannot do yet: batos ask account 'keep the last ten deposits'
+    Ask(ask::Ask),
     /// Evaluates statements: batos eval 'account deposit: 100'
     Eval(client::Eval),
     /// Evaluates line after line, with history and completion
@@ -199,6 +201,7 @@ impl Cli {
                 Ok(())
             }
             Command::Send(send) => send.run().await,
+            Command::Ask(ask) => ask.run().await,
             Command::Eval(eval) => eval.run().await,
             Command::Repl(repl) => repl.run().await,
             Command::List(list) => list.run().await,

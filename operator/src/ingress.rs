@@ -8,16 +8,17 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use batos_bus::{Handler, Refusal, Request};
 use batos_covenant::{
-    AccessClass, Command, Encoding, ErrorKind, ErrorReply, ExportCommand, ExportPage, ListCommand, MAX_PAYLOAD,
-    OkReply, Reply, SendCommand, Subject, Wire, decode, encode,
+    AccessClass, AskCommand, Command, Encoding, ErrorKind, ErrorReply, ExportCommand, ExportPage, ListCommand,
+    MAX_PAYLOAD, Made, OkReply, Reply, SendCommand, Subject, Wire, decode, encode,
 };
 use batos_graph::{ObjectId, Snapshot};
-use batos_mind::{ApprovalError, BecomingError, Mind, MindError, Outcome as Ended, Said};
+use batos_mind::{ApprovalError, BecomingError, Directive, Mind, MindError, Outcome as Ended, Said};
 use batos_uvm::{
     universe::{Authority, Delivery, Message, Outcome, Unanswered, Universe, UniverseError, Waiting, Work},
     vm::Question,
 };
 use serde::Serialize;
+use tokio::task::JoinHandle;
 
 use crate::metrics::Metrics;
 
@@ -112,6 +113,16 @@ impl Ingress {
             Command::Approve(decision) => {
                 let settled = self.mind.decide(decision).await.map_err(|error| approval_error(&error))?;
                 let reply = Reply::Ok(OkReply::new(to_value(&settled)?, 0));
+                return encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()));
+            }
+            Command::Ask(AskCommand { text, examples }) => {
+                let object = self.universe.resolve(&subject.object).await.map_err(fail)?;
+                let sender = request.sender.clone().unwrap_or_default();
+                let (mind, directive) = (self.mind.clone(), Directive { text, examples });
+                let becoming = tokio::spawn(async move { mind.ask(object, directive, &sender).await });
+                let made = self.ended("what was asked for", "it was asked for in words", becoming).await?;
+                let value = to_value(&made.brings)?;
+                let reply = Reply::Ok(OkReply { made: Some(made), ..OkReply::new(value, 0) });
                 return encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()));
             }
             Command::Cancel { reason } => {
@@ -288,15 +299,17 @@ impl Ingress {
             }
             Ok(Ok(Ok(Said::Answer(outcome)))) => Ok(outcome),
             Ok(Ok(Ok(Said::Refused(reason)))) => Err(ErrorReply::new(
-                ErrorKind::Refused,
+                ErrorKind::NotAvailable,
                 format!("a model was asked about {selector:?}, and no answer has the declared shape: {reason}"),
             )),
             Ok(Ok(Err(BecomingError::Mind(error)))) if error.is_passing() => Err(ErrorReply::new(
                 ErrorKind::Unavailable,
                 format!("a model cannot be asked about {selector:?} now, ask again with the same id: {error}"),
             )),
-            Ok(Ok(Err(BecomingError::Mind(error @ MindError::Spent { .. })))) => Err(spent(missing, &error)),
-            Ok(Ok(Err(BecomingError::Mind(error)))) => Err(not_understood(missing, &error.to_string())),
+            Ok(Ok(Err(BecomingError::Mind(error @ MindError::Spent { .. })))) => {
+                Err(ErrorReply::new(ErrorKind::LimitExceeded, format!("nobody understands {selector:?}, and {error}")))
+            }
+            Ok(Ok(Err(BecomingError::Mind(error)))) => Err(not_understood(&missing, &error.to_string())),
             Ok(Ok(Err(BecomingError::Universe(error)))) => Err(error.to_reply()),
             Ok(Ok(Err(error @ BecomingError::Proposed(_)))) => {
                 Err(ErrorReply::new(ErrorKind::NeedsApproval, error.to_string()))
@@ -316,42 +329,55 @@ impl Ingress {
         error
     }
 
-    async fn make(&self, missing: &Unanswered) -> Result<batos_covenant::Made, ErrorReply> {
+    async fn make(&self, missing: &Unanswered) -> Result<Made, ErrorReply> {
         let (mind, asked) = (self.mind.clone(), missing.clone());
         // Its own task: a becoming goes on when its sender has given up.
         let becoming = tokio::spawn(async move { mind.make(&asked).await });
+        let selector = &missing.selector;
+        let (thing, lacks) = (format!("a method for {selector:?}"), format!("nobody understands {selector:?}"));
+        self.ended(&thing, &lacks, becoming).await
+    }
+
+    /// What became of a becoming, as far as its sender waits. `lacks`: why it began.
+    async fn ended(
+        &self,
+        thing: &str,
+        lacks: &str,
+        becoming: JoinHandle<Result<Ended, BecomingError>>,
+    ) -> Result<Made, ErrorReply> {
         let Ok(ended) = tokio::time::timeout(BECOMING_WAIT, becoming).await else {
-            let message = format!(
-                "a method for {:?} is being made, batos becomings tells how far; ask again with the same id",
-                missing.selector
-            );
+            let message = format!("{thing} is being made, batos becomings tells how far; ask again with the same id");
             return Err(ErrorReply::new(ErrorKind::Unavailable, message));
         };
         match ended {
             Ok(Ok(Ended::Made(made))) => Ok(made),
-            Ok(Ok(Ended::Refused(reason))) => Err(ErrorReply::new(
-                ErrorKind::Refused,
-                format!("nobody understands {:?}, and the draft was refused: {reason}", missing.selector),
-            )),
+            Ok(Ok(Ended::Refused(reason))) => {
+                Err(ErrorReply::new(ErrorKind::Refused, format!("{lacks}, and the draft was refused: {reason}")))
+            }
+            Ok(Ok(Ended::NotAvailable(reason))) => {
+                Err(ErrorReply::new(ErrorKind::NotAvailable, format!("{lacks}: {reason}")))
+            }
             Ok(Ok(Ended::Proposed(proposal))) => Err(ErrorReply::new(
                 ErrorKind::NeedsApproval,
                 format!(
-                    "a method for {:?} was made and waits for a person, because {}: batos approve {}",
-                    missing.selector,
+                    "{thing} was made and waits for a person, because {}: batos approve {}",
                     proposal.risks.join(", "),
                     proposal.id
                 ),
             )),
             Ok(Err(BecomingError::Mind(error))) if error.is_passing() => Err(ErrorReply::new(
                 ErrorKind::Unavailable,
-                format!("a method for {:?} cannot be made now, ask again with the same id: {error}", missing.selector),
+                format!("{thing} cannot be made now, ask again with the same id: {error}"),
             )),
-            Ok(Err(BecomingError::Mind(error @ MindError::Halted(_)))) => Err(ErrorReply::new(
-                ErrorKind::NeedsApproval,
-                format!("nobody understands {:?}: {error}", missing.selector),
-            )),
-            Ok(Err(BecomingError::Mind(error @ MindError::Spent { .. }))) => Err(spent(missing, &error)),
-            Ok(Err(BecomingError::Mind(error))) => Err(not_understood(missing, &error.to_string())),
+            Ok(Err(BecomingError::Mind(error @ MindError::Halted(_)))) => {
+                Err(ErrorReply::new(ErrorKind::NeedsApproval, format!("{lacks}: {error}")))
+            }
+            Ok(Err(BecomingError::Mind(error @ MindError::Spent { .. }))) => {
+                Err(ErrorReply::new(ErrorKind::LimitExceeded, format!("{lacks}, and {error}")))
+            }
+            Ok(Err(BecomingError::Mind(error))) => {
+                Err(ErrorReply::new(ErrorKind::NotUnderstood, format!("{lacks}: {error}")))
+            }
             Ok(Err(BecomingError::Universe(error))) => Err(error.to_reply()),
             Ok(Err(error @ BecomingError::Proposed(_))) => {
                 Err(ErrorReply::new(ErrorKind::NeedsApproval, error.to_string()))
@@ -389,10 +415,6 @@ fn not_understood(missing: &Unanswered, why: &str) -> ErrorReply {
     ErrorReply::new(ErrorKind::NotUnderstood, message)
 }
 
-fn spent(missing: &Unanswered, error: &MindError) -> ErrorReply {
-    ErrorReply::new(ErrorKind::LimitExceeded, format!("nobody understands {:?}, and {error}", missing.selector))
-}
-
 fn becoming_error(error: &BecomingError) -> ErrorReply {
     match error {
         BecomingError::Universe(error) => error.to_reply(),
@@ -418,6 +440,7 @@ fn verb_of(command: &Command) -> (&'static str, AccessClass) {
         Command::GetFullState(_) => ("get_full_state", AccessClass::Cmd),
         Command::UpdateProperty { .. } => ("update_property", AccessClass::Cmd),
         Command::CreateMethod { .. } => ("create_method", AccessClass::Adm),
+        Command::Ask(_) => ("ask", AccessClass::Adm),
         Command::Eval { .. } => ("eval", AccessClass::Adm),
         Command::List(_) => ("list", AccessClass::Cmd),
         Command::History(_) => ("history", AccessClass::Cmd),

@@ -1,6 +1,7 @@
 //! The `batos` binary: it wires the crates and decides nothing.
 
 mod approval;
+mod ask;
 mod cli;
 mod client;
 mod courier;

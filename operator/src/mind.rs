@@ -55,6 +55,8 @@ pub fn policy(spec: Option<&MindSpec>, approvers: &[Approver]) -> Result<Policy,
         prompt: persona.prompt.clone(),
         model: persona.model.clone(),
     };
+    policy.repair_after = spec.repair_after;
+    policy.recent_messages = spec.recent_messages.map_or(0, |messages| messages as usize);
     policy.personae = spec.personae.iter().map(persona).collect();
     policy.codex = spec.codex.as_ref().map(codex).unwrap_or_default();
     for key in &spec.approvers {

@@ -52,7 +52,7 @@ impl Worker {
         let resumed = mind.resume().await?;
         tracing::info!(universe = name, resumed, "universe is open");
 
-        let tending = mind.clone();
+        let (tending, mending) = (mind.clone(), mind.clone());
         let ingress = Arc::new(Ingress { universe: universe.clone(), mind, metrics: Arc::default() });
         let metrics = ingress.metrics.clone();
         let (stop, stopped) = watch::channel(false);
@@ -63,7 +63,11 @@ impl Worker {
         });
         let housekeeper = tokio::spawn(housekeeper::run(universe.clone()));
         let relay = tokio::spawn(Relay::new(universe.clone(), publisher, root, metrics.clone()).run(relay_stopped));
-        let mut helpers = vec![tokio::spawn(courier::run(ingress.clone())), tokio::spawn(tending.tend())];
+        let mut helpers = vec![
+            tokio::spawn(courier::run(ingress.clone())),
+            tokio::spawn(tending.tend()),
+            tokio::spawn(mending.mend()),
+        ];
         if let Some(address) = probe {
             helpers.push(tokio::spawn(async move {
                 let connected = {

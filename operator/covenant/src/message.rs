@@ -22,6 +22,8 @@ pub enum Command {
     UpdateProperty { property_name: String, property_value: Wire },
     /// Creates or replaces a method (`adm` only). `method_code` is a slot as in an object literal: `deposit: n = ( … )`.
     CreateMethod { method_name: String, method_code: String },
+    /// Makes slots that do what is asked for in words (`adm` only). `made` of the reply names them.
+    Ask(AskCommand),
     /// Runs statements with self = the object, and answers the last one's value (`adm` only).
     Eval { source: String },
     /// Answers the names of the universe's objects, a page at a time; the subject's object may be `_`.
@@ -62,6 +64,15 @@ pub struct SendCommand {
     pub selector: String,
     #[serde(default)]
     pub arguments: Vec<Wire>,
+}
+
+/// `ask`: what the object shall be able to do, in words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AskCommand {
+    pub text: String,
+    /// What is made must do what they say. Without any a person decides.
+    #[serde(default)]
+    pub examples: Vec<Example>,
 }
 
 /// `get_full_state`.
@@ -275,6 +286,9 @@ impl Transcript {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Made {
     pub selector: String,
+    /// All slots that came with it, when the Architect asked in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brings: Vec<String>,
     /// Id of the becoming that made it.
     pub becoming: String,
     /// Object that holds the method.
@@ -338,6 +352,8 @@ pub enum ErrorKind {
     Refused,
     /// The method that was made waits for a person.
     NeedsApproval,
+    /// What would deal with it is not there yet; that it was wanted is recorded.
+    NotAvailable,
     /// A defect of ours.
     Internal,
 }

@@ -15,6 +15,9 @@ pub struct Proposal {
     /// The object that the method goes to.
     pub holder: String,
     pub selector: String,
+    /// What the Architect asked for; the source is then an object literal, whose data goes to the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     pub source: String,
     /// The method that stood there when it was proposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,6 +112,12 @@ pub struct ProposalPage {
 pub struct Provenance {
     pub becoming: String,
     pub selector: String,
+    /// What the Architect asked for; the digest is then that of all that came with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
+    /// The methods that came with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brings: Vec<Brought>,
     /// Revision of the holder that has the method first.
     pub rev: u64,
     /// BLAKE3 of the method's source, in hexadecimal.
@@ -148,6 +157,14 @@ pub struct Provenance {
     pub made_at: u64,
     /// BLAKE3 of the object's provenance record before, in hexadecimal; empty for its first.
     pub before: String,
+}
+
+/// One of several methods of a swap.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Brought {
+    pub selector: String,
+    /// BLAKE3 of its source, in hexadecimal.
+    pub digest: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -192,6 +209,12 @@ pub struct Becoming {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub selector: String,
+    /// What the Architect asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
+    /// Who deals with it, and why: the organ, and what it was chosen by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
     /// How far it came: asked, drafted, repair, judged, proposed, swapped, refused.
     pub step: String,
     /// Milliseconds since 1970.

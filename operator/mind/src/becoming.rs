@@ -1,23 +1,24 @@
 //! From a message that nobody understood to a method in the graph.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     hash::{BuildHasher, Hasher, RandomState},
     sync::Arc,
 };
 
-use batos_covenant::{Example, Made, Proposal, PrototypeDefinition};
-use batos_graph::{ObjectId, Record, SlotKind, StoreError, Value};
+use batos_covenant::{Made, Proposal};
+use batos_graph::{ObjectId, StoreError};
 use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View};
 use tokio::sync::Mutex;
 
 use crate::{
-    Autonomy, Change, ClientError, Codex, Drafter, Forge, Job, MindError, Policy, Prompt, Step, Verdict,
-    agreement::agree,
+    Autonomy, ClientError, Drafter, Forge, Job, MindError, Policy, Step,
     budget::{self, Spent},
     draft::usage_of,
     journal::{load, open_jobs, record},
-    prompt::{Failure, Material, is_selector},
+    prompt::{Failure, is_selector},
+    repair::Watch,
+    route::{Route, Situation, Trigger},
 };
 
 /// Environment variable that names a step after whose commit the process aborts: how tests show that each step is
@@ -25,8 +26,6 @@ use crate::{
 const CRASH_AT: &str = "BATOS_CRASH_AT";
 /// Journal conflicts with other workers that one run of a becoming survives.
 pub(crate) const ATTEMPTS: u32 = 16;
-/// Objects that the search for inherited methods visits.
-const MAX_CHAIN: usize = 64;
 
 /// Makes missing methods for one universe. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +37,8 @@ pub struct Mind {
     running: Arc<Mutex<HashMap<ObjectId, Arc<Mutex<()>>>>>,
     /// Tells this worker's claims from those of others.
     pub(crate) worker: String,
+    /// Looks on as messages are carried out, where the policy wants it.
+    pub(crate) watch: Option<Arc<Watch>>,
 }
 
 /// How a becoming ended.
@@ -48,6 +49,8 @@ pub enum Outcome {
     Refused(String),
     /// The method waits for a person.
     Proposed(Box<Proposal>),
+    /// What would deal with it is not there yet; that it was wanted is recorded.
+    NotAvailable(String),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +69,11 @@ impl Mind {
     pub fn new(universe: Universe, drafter: Arc<dyn Drafter>, policy: Policy) -> Self {
         // Keyed at random, unlike anything that another process has.
         let worker = format!("{:016x}", RandomState::new().build_hasher().finish());
-        Self { universe, drafter, policy: Arc::new(policy), running: Arc::default(), worker }
+        let Policy { repair_after, recent_messages, .. } = policy;
+        let watch = || Arc::new(Watch::new(repair_after, recent_messages));
+        let watch = (repair_after.is_some() || recent_messages > 0).then(watch);
+        watch.iter().for_each(|watch| universe.watched_by(watch.clone()));
+        Self { universe, drafter, policy: Arc::new(policy), running: Arc::default(), worker, watch }
     }
 
     /// Goes on with every becoming that a dead process left open.
@@ -94,9 +101,13 @@ impl Mind {
             return Ok(Outcome::Refused(format!("no method can be called {shown:?}")));
         }
         let holder = self.holder(missing).await?;
-        let id = Job::id_of(holder, &missing.selector);
+        self.begun(&Job::asked(holder, missing), &missing.sender).await
+    }
+
+    /// Begins a becoming, unless there is one that answers the same question, and takes its steps.
+    pub(crate) async fn begun(&self, job: &Job, sender: &str) -> Result<Outcome, BecomingError> {
         let mut conflicts = 0;
-        while let Err(error) = self.begin(holder, missing).await {
+        while let Err(error) = self.begin(job, sender).await {
             match error {
                 // Somebody else asked, or spent something.
                 BecomingError::Universe(UniverseError::Store(StoreError::Conflict(_))) if conflicts < ATTEMPTS => {
@@ -105,7 +116,7 @@ impl Mind {
                 other => return Err(other),
             }
         }
-        self.pursue(id).await
+        self.pursue(job.id).await
     }
 
     /// The object that lacks the method.
@@ -122,38 +133,62 @@ impl Mind {
         Ok(load(&self.universe, id).await?.map(|_| id))
     }
 
-    /// Begins a becoming, unless there is one that answers the same question.
-    async fn begin(&self, holder: ObjectId, missing: &Unanswered) -> Result<(), BecomingError> {
-        let job = Job::asked(holder, missing);
+    async fn begin(&self, job: &Job, sender: &str) -> Result<(), BecomingError> {
+        let context = self.context(job).await?;
+        let route = Route::of(Situation::of(job, &context.receiver, context.known.examples.len()));
+        let missing = route.organ.is_missing();
+        let mut job = Job { route: Some(route), ..job.clone() };
+        let job = &mut job;
         let known = load(&self.universe, job.id).await?;
         let ask = match &known {
             None => true,
             // A refusal is remembered as long as the same question would be asked.
             // Another Codex is another question.
             Some((_, known)) if known.step == Step::Refused && known.codex != self.policy.codex.digest() => true,
-            Some((_, known)) if known.step == Step::Refused => known.request != self.question(&job).await?,
-            // Another sender's becoming may have ended meanwhile; a method that is gone again is made anew.
-            Some((_, known)) if known.step == Step::Swapped => {
-                self.context(&job).await?.holder.slot(&known.selector).and_then(|slot| slot.kind.method()).is_none()
-            }
+            Some((_, known)) if known.step == Step::Refused => known.request != self.question(job).await?,
+            // Another sender's becoming may have ended meanwhile; what is gone again, or still fails, is made anew.
+            Some((_, known)) if known.step == Step::Swapped => job.defect.is_some() || !context.has_all_of(known),
             // Who proposed it waits for an answer, but not for ever; and what was proposed for another object as it was
             // then is no use now.
             Some((_, known)) if known.step == Step::Proposed => !self.is_pending(known).await?,
             Some(_) => false,
         };
         if ask {
+            if let Some(what) = missing {
+                // Remembered as what was wanted.
+                job.request = self.question(job).await?;
+                job.codex = self.policy.codex.digest();
+                refuse(job, not_there(what));
+            }
             self.unhalted().await?;
             let (rev, mut spent) = Spent::read(&self.universe).await?;
-            spent.begin(&missing.sender, &self.policy.budget)?;
+            spent.begin(sender, &self.policy.budget)?;
             let changes = Changes { rows: vec![spent.row(&self.universe, rev)?], ..Changes::default() };
-            self.step(&job, known.map(|(rev, _)| rev), changes).await?;
+            self.step(job, known.map(|(rev, _)| rev), changes).await?;
         }
         Ok(())
     }
 
+    /// Records that something was wanted which nothing deals with yet. Answers that in words.
+    pub(crate) async fn in_vain(&self, job: Job, trigger: Trigger) -> Result<String, BecomingError> {
+        let context = self.context(&job).await?;
+        let situation = Situation { trigger, ..Situation::of(&job, &context.receiver, context.known.examples.len()) };
+        let route = Route::of(situation);
+        let reason = not_there(route.organ.is_missing().unwrap_or_default());
+        let mut job = Job { route: Some(route), ..job };
+        refuse(&mut job, reason.clone());
+        if load(&self.universe, job.id).await?.is_none() {
+            match self.step(&job, None, Changes::default()).await {
+                Err(UniverseError::Store(StoreError::Conflict(_))) => {}
+                other => other.map(|_| ())?,
+            }
+        }
+        Ok(reason)
+    }
+
     /// Takes the remaining steps of a becoming, whoever began it.
     pub(crate) async fn pursue(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
-        self.alone(id, self.take_steps(id)).await
+        self.alone(id, Box::pin(self.take_steps(id))).await
     }
 
     pub(crate) async fn is_running(&self, id: ObjectId) -> bool {
@@ -180,16 +215,23 @@ impl Mind {
             let next = match job.step {
                 Step::Asked | Step::Repair => {
                     let asked = Job { claim: None, ..job.clone() };
-                    let Some((after, next)) = self.claimed(&job, rev, self.draft(asked)).await? else { continue };
+                    let Some((after, next)) = self.claimed(&job, rev, Box::pin(self.draft(asked))).await? else {
+                        continue;
+                    };
                     rev = after;
                     next
                 }
-                Step::Drafted => self.judge(job).await?,
-                Step::Judged if job.risks.is_empty() || job.decision.is_some() => self.swap(job).await?,
-                Step::Judged => self.propose(job).await?,
+                // Boxed: what judges is large, and whoever waits for it waits on a stack.
+                Step::Drafted => Box::pin(self.judge(job)).await?,
+                Step::Judged if job.risks.is_empty() || job.decision.is_some() => Box::pin(self.swap(job)).await?,
+                Step::Judged => Box::pin(self.propose(job)).await?,
                 Step::Proposed => return self.proposed(&job).await,
                 Step::Swapped => return Ok(Outcome::Made(made(&job))),
-                Step::Refused => return Ok(Outcome::Refused(job.refusal.unwrap_or_default())),
+                Step::Refused => {
+                    let missing = job.route.as_ref().is_some_and(|route| route.organ.is_missing().is_some());
+                    let reason = job.refusal.unwrap_or_default();
+                    return Ok(if missing { Outcome::NotAvailable(reason) } else { Outcome::Refused(reason) });
+                }
             };
             let (job, mut changes) = next;
             // Whoever finds a conflict meanwhile halts this one too.
@@ -216,9 +258,7 @@ impl Mind {
                 return Ok((job, Changes::default()));
             }
             // Before anything is spent on a draft that nothing can judge.
-            if context.examples.is_empty() {
-                let reason =
-                    format!("nothing to judge by: give the prototype an example that sends {:?}", job.selector);
+            if let Some(reason) = context.unjudgeable(&job) {
                 refuse(&mut job, reason);
                 return Ok((job, Changes::default()));
             }
@@ -253,78 +293,15 @@ impl Mind {
         Ok((job, Changes::default()))
     }
 
-    /// The first of most answers that hold and do the same is taken; the best of those that do not hold is what the mind
-    /// hears of when none does.
-    async fn judge(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
-        let context = self.context(&job).await?;
-        let answers = std::mem::take(&mut job.answers);
-        job.holder = Some(context.holder_id);
-        let asked = job.clone();
-        let case = asked.case(View::new(&self.universe), (context.holder_id, &context.holder), &context.examples);
-        let mut best: Option<(usize, Failure)> = None;
-        let (drafts, mut admitted) = (answers.len(), Vec::new());
-        let mut judged: HashMap<String, Verdict> = HashMap::new();
-        for answer in answers {
-            let verdict = match judged.get(&answer) {
-                Some(same) => same.clone(),
-                None => {
-                    let (verdict, base) = case.judged(&answer).await?;
-                    job.tried(&answer, &verdict, base);
-                    judged.insert(answer.clone(), verdict.clone());
-                    verdict
-                }
-            };
-            let reason = verdict.hint().unwrap_or_default().to_owned();
-            match verdict {
-                Verdict::Admitted { source, effects, touched, behaviour } => {
-                    admitted.push((source, effects, touched, behaviour));
-                }
-                Verdict::Refused { held, .. } if best.as_ref().is_none_or(|(most, _)| held > *most) => {
-                    best = Some((held, Failure { draft: answer, reason }));
-                }
-                Verdict::Refused { .. } => {}
-            }
-        }
-        let forge = Forge::read(&self.universe).await?;
-        let behaviours: Vec<_> = admitted.iter().map(|(.., behaviour)| behaviour).collect();
-        let Some(agreement) = agree(&behaviours) else {
-            let nothing = || Failure { draft: String::new(), reason: "the mind answered nothing".to_owned() };
-            fail(&mut job, &forge, best.map_or_else(nothing, |(_, failure)| failure));
-            return Ok((job, Changes::default()));
-        };
-        let (source, mut effects, touched, behaviour) = admitted.swap_remove(agreement.chosen);
-        job.agreement = Some(batos_covenant::Agreement {
-            drafts: drafts as u64,
-            alike: agreement.alike as u64,
-            messages: behaviour.0.len() as u64,
-        });
-        job.codex = self.policy.codex.digest();
-        let change = Change { objects: &context.names(), source: &source, touched: &touched };
-        let conflict = self.policy.codex.conflict(change);
-        effects.extend(agreement.lone(drafts, forge.agreement));
-        job.risks = self.policy.risks(&context.holder, &job.selector, &source, &effects);
-        job.examples = context.examples.len() as u64;
-        job.draft = Some(source.clone());
-        if let Some(conflict) = conflict {
-            return Ok(self.halt(job, conflict).await?);
-        }
-        let asked = job.clone();
-        let material = Material { failures: &[], ..context.material(&asked, &self.policy.codex) };
-        job.personae = self.personae(&mut job, &forge, &material, &source, &asked.risks).await?;
-        let objections =
-            job.personae.iter().filter_map(|verdict| Some((&verdict.persona, verdict.objection.as_ref()?)));
-        let objections: Vec<String> = objections.map(|(who, why)| format!("persona {who} objects: {why}")).collect();
-        job.risks.extend(objections);
-        job.step = Step::Judged;
-        Ok((job, Changes::default()))
-    }
-
     /// The method and the journal's last step are one commit.
     async fn swap(&self, mut job: Job) -> Result<(Job, Changes), UniverseError> {
         let source = job.draft.clone().unwrap_or_default();
-        let (mut changes, holder) = match job.intent {
-            Some(holder) => (self.universe.intent_change(holder, &job.selector, &source).await?, holder),
-            None => self.universe.method_change(job.receiver, &job.selector, &source).await?,
+        let (mut changes, holder) = match self.universe.change(job.patch(), job.receiver, &source).await {
+            Err(error @ (UniverseError::BadSlot { .. } | UniverseError::Syntax { .. })) => {
+                refuse(&mut job, format!("it does not go in any more: {error}"));
+                return Ok((job, Changes::default()));
+            }
+            other => other?,
         };
         if let Some(refused) = self.settle(&mut job, holder, &mut changes).await? {
             return Ok(refused);
@@ -340,41 +317,6 @@ impl Mind {
         Ok(context.prompt(&Forge::read(&self.universe).await?, job, &self.policy.codex).digest())
     }
 
-    async fn context(&self, job: &Job) -> Result<Context, UniverseError> {
-        let view = View::new(&self.universe);
-        let gone = |id: ObjectId| UniverseError::NoSuchObject(id.to_string());
-        let (holder_id, holder) = match job.intent {
-            Some(id) => (id, view.object(id).await?.ok_or_else(|| gone(id))?.1),
-            None => {
-                let (id, _, holder) = self.universe.holder(job.receiver).await?;
-                (id, holder)
-            }
-        };
-        let receiver = view.object(job.receiver).await?;
-        let (_, receiver) = receiver.ok_or_else(|| gone(job.receiver))?;
-        let examples = examples(holder_id, &holder, &job.selector)?;
-        let mut inherited = BTreeSet::new();
-        let (mut seen, mut next) = (vec![job.receiver], vec![receiver.clone()]);
-        while let Some(record) = next.pop() {
-            for slot in &record.slots {
-                match slot.kind {
-                    SlotKind::Method(_) | SlotKind::Intent(_) if holder.slot(&slot.name).is_none() => {
-                        inherited.insert(slot.name.clone());
-                    }
-                    SlotKind::Parent(Value::Ref(id)) if !seen.contains(&id) && seen.len() < MAX_CHAIN => {
-                        seen.push(id);
-                        // What the image has, a model knows from Smalltalk.
-                        next.extend(
-                            view.object(id).await?.map(|(_, parent)| parent).filter(|parent| !parent.is_kernel),
-                        );
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(Context { holder_id, holder, receiver, examples, inherited: inherited.into_iter().collect() })
-    }
-
     pub(crate) async fn step(&self, job: &Job, rev: Option<u64>, changes: Changes) -> Result<u64, UniverseError> {
         let view = View::new(&self.universe);
         let name = view.object(job.receiver).await?.and_then(|(_, record)| record.name.clone());
@@ -386,60 +328,12 @@ impl Mind {
     }
 }
 
-/// What a becoming looks at.
-struct Context {
-    holder_id: ObjectId,
-    holder: Arc<Record>,
-    receiver: Arc<Record>,
-    /// What people wrote of the selector.
-    examples: Vec<Example>,
-    /// Selectors of parents that are neither the holder nor of the image.
-    inherited: Vec<String>,
-}
-
-impl Context {
-    /// What the receiver and the holder are called.
-    fn names(&self) -> Vec<&str> {
-        [&self.receiver, &self.holder].into_iter().filter_map(|record| record.name.as_deref()).collect()
-    }
-
-    fn prompt(&self, forge: &Forge, job: &Job, codex: &Codex) -> Prompt {
-        Prompt::new(forge, &self.material(job, codex))
-    }
-
-    fn material<'a>(&'a self, job: &'a Job, codex: &'a Codex) -> Material<'a> {
-        Material {
-            selector: &job.selector,
-            shapes: &job.shapes,
-            receiver: &self.receiver,
-            holder: &self.holder,
-            inherited: &self.inherited,
-            examples: &self.examples,
-            failures: &job.failures,
-            principles: &codex.principles,
-        }
-    }
-}
-
-/// What people wrote of a selector, in the holder's manifest and in its intent.
-pub(crate) fn examples(id: ObjectId, holder: &Record, selector: &str) -> Result<Vec<Example>, UniverseError> {
-    let definition: PrototypeDefinition = match &holder.manifest {
-        Some(manifest) => serde_json::from_str(&manifest.definition)
-            .map_err(|e| UniverseError::Internal(format!("manifest of {id}: {e}")))?,
-        None => PrototypeDefinition::default(),
-    };
-    let mut examples = definition.examples;
-    examples.retain(|example| example.send.selector == selector);
-    if let Some(SlotKind::Intent(intent)) = holder.slot(selector).map(|slot| &slot.kind) {
-        let told: Vec<Example> = serde_json::from_str(&intent.examples)
-            .map_err(|e| UniverseError::Internal(format!("intent {selector:?} of {id}: {e}")))?;
-        examples.extend(told);
-    }
-    Ok(examples)
+fn not_there(what: &str) -> String {
+    format!("{what} is not there yet; that it was wanted is recorded")
 }
 
 /// A round of drafts failed: there may be another.
-fn fail(job: &mut Job, forge: &Forge, failure: Failure) {
+pub(crate) fn fail(job: &mut Job, forge: &Forge, failure: Failure) {
     let reason = failure.reason.clone();
     job.failures.push(failure);
     match job.failures.len() < forge.attempts {
@@ -467,6 +361,7 @@ pub(crate) fn refuse(job: &mut Job, reason: String) {
 fn made(job: &Job) -> Made {
     Made {
         selector: job.selector.clone(),
+        brings: job.draft.iter().filter(|_| job.directive.is_some()).flat_map(|source| job.brings(source)).collect(),
         becoming: job.id.to_string(),
         holder: job.holder.map(|id| id.to_string()).unwrap_or_default(),
         mind: job.mind.clone(),

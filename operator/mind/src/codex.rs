@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use batos_covenant::{Conflict, Encoding, decode, encode};
 use batos_graph::{ObjectId, Put, Rev};
 use batos_uvm::{
-    syntax::{parse_method, sends},
+    syntax::sent_by,
     universe::{TRAITS_PREFIX, Universe, UniverseError},
 };
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ impl Codex {
 
     /// The first rule that a change breaks.
     pub fn conflict(&self, change: Change<'_>) -> Option<Conflict> {
-        let sent = parse_method(change.source).map(|slot| sends(&slot)).unwrap_or_default();
+        let sent = sent_by(change.source);
         self.rules.iter().filter(|rule| rule.is_about(change.objects)).find_map(|rule| {
             if let Some(selector) = rule.forbid_sends.iter().find(|selector| sent.contains(*selector)) {
                 return Some(rule.broken(&format!("it sends {selector:?}")));

@@ -8,8 +8,8 @@ use std::{
 use batos_covenant::{ErrorKind, ErrorReply, Example, SendCommand, Wire};
 use batos_graph::{ObjectId, Payload, Record, Rev, Slot, SlotKind, Value};
 use batos_uvm::{
-    syntax::{parse_method, sends},
-    universe::{Authority, Ended, MAX_REPLY, UniverseError, View, with_method},
+    syntax::sent_by,
+    universe::{Authority, Ended, MAX_REPLY, Patch, UniverseError, View},
     vm::{Call, Effects, Limits, Turn, VmError},
 };
 
@@ -17,6 +17,8 @@ use crate::{
     agreement::{Behaviour, Outcome},
     extract,
     inputs::Inputs,
+    laws,
+    repair::Defect,
 };
 
 /// Objects that the search for an inherited slot visits.
@@ -82,12 +84,15 @@ pub struct Case<'a> {
     pub receiver: ObjectId,
     /// The object that would hold it.
     pub holder: (ObjectId, &'a Record),
-    /// Whether an intent of the holder becomes it.
-    pub intent: bool,
-    pub selector: &'a str,
+    /// What a draft is, and where it goes.
+    pub patch: Patch<'a>,
     pub examples: &'a [Example],
+    /// Examples of what is there already: those that hold without a draft must hold with it.
+    pub kept: &'a [Example],
     /// Arguments of the message that asked for it.
     pub asked: Option<&'a [Wire]>,
+    /// What is wrong with the method that a draft replaces.
+    pub defect: Option<&'a Defect>,
     /// Time and chance of the turns: the same draft gets the same verdict.
     pub began: u64,
     pub seed: [u8; 32],
@@ -126,13 +131,21 @@ impl Case<'_> {
 
     async fn verdict(&self, answer: &str, base: &mut Base) -> Result<Verdict, UniverseError> {
         let refused = |held, reason| Ok(Verdict::Refused { held, reason, hidden: false });
-        let source = match extract::method(answer, self.selector) {
+        let found = match self.patch {
+            Patch::Slots => extract::slots(answer),
+            Patch::Method(selector) | Patch::Intent { selector, .. } | Patch::Repair { selector, .. } => {
+                extract::method(answer, selector)
+            }
+        };
+        let source = match found {
             Ok(source) => source,
             Err(reason) => return refused(0, reason),
         };
-        if self.examples.is_empty() {
-            let selector = self.selector;
-            return refused(0, format!("nothing to judge by: give the prototype an example that sends {selector:?}"));
+        if let Some(reason) = unjudgeable(self.patch, self.examples) {
+            return refused(0, reason);
+        }
+        if let Err(reason) = self.lint(&source).await? {
+            return refused(0, reason);
         }
         let (mut effects, mut touched) = self.neighbours(&source).await?;
         for (number, example) in self.examples.iter().enumerate() {
@@ -149,8 +162,18 @@ impl Case<'_> {
                 }
             }
         }
+        let held = self.examples.len();
+        if let Some(broken) = self.broken_law(&source, base).await? {
+            return refused(held, broken);
+        }
+        if let Some((reason, hidden)) = self.lost(&source, base).await? {
+            return Ok(Verdict::Refused { held, reason, hidden });
+        }
+        if let Some(reason) = self.still_fails(&source, base).await? {
+            return refused(held, reason);
+        }
         let mut behaviour = Behaviour::default();
-        let asked = self.asked.map(|arguments| self.message(arguments.to_vec()));
+        let asked = self.asked.zip(self.selector()).map(|(arguments, selector)| message(selector, arguments.to_vec()));
         for (number, message) in asked.iter().chain(&self.probes()).enumerate() {
             let Ok(trace) = self.trace(&source, message, self.examples.len() + number).await? else { continue };
             match (asked.as_ref().filter(|_| number == 0), &trace.answer) {
@@ -168,16 +191,75 @@ impl Case<'_> {
         Ok(Verdict::Admitted { source, effects, touched, behaviour })
     }
 
-    fn message(&self, arguments: Vec<Wire>) -> Example {
-        let send = SendCommand { selector: self.selector.to_owned(), arguments };
-        Example { given: BTreeMap::new(), send, answers: None, leaves: BTreeMap::new(), hidden: true }
+    /// The one selector that is made, if it is one.
+    fn selector(&self) -> Option<&str> {
+        match self.patch {
+            Patch::Method(selector) | Patch::Intent { selector, .. } | Patch::Repair { selector, .. } => Some(selector),
+            Patch::Slots => None,
+        }
+    }
+
+    /// What of the examples of other things holds without the source, and not with it; and whether minds may see it.
+    async fn lost(&self, source: &str, base: &mut Base) -> Result<Option<(String, bool)>, UniverseError> {
+        for (number, example) in self.kept.iter().enumerate() {
+            let holds = self.sent(None, self.receiver, example, number).await?;
+            if holds.is_ok_and(|trace| differs(&trace, example).is_none())
+                && let Err(reason) = self.run(source, example, number, base).await?
+            {
+                let shown = serde_json::to_string(example).unwrap_or_default();
+                let reason = format!("with it an example of something else ({shown}) holds no more: {reason}");
+                return Ok(Some((reason, example.hidden)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How the message on which a method failed still fails, in words without its values.
+    async fn still_fails(&self, source: &str, base: &mut Base) -> Result<Option<String>, UniverseError> {
+        let Some((object, send)) = self.defect.and_then(|defect| Some((defect.object, defect.send.as_ref()?))) else {
+            return Ok(None);
+        };
+        let again = message(&send.selector, send.arguments.clone());
+        let Ok(trace) = self.sent(Some(source), object, &again, 0).await? else { return Ok(None) };
+        base.extend(&trace.base);
+        Ok(trace.answer.err().map(|error| format!("the message that failed still fails ({:?})", error.kind)))
+    }
+
+    /// The law of the selector's family that it breaks.
+    async fn broken_law(&self, source: &str, base: &mut Base) -> Result<Option<String>, UniverseError> {
+        let Some(selector) = self.selector() else { return Ok(None) };
+        for law in laws::of(selector) {
+            for (number, example) in self.examples.iter().take(laws::EXAMPLES).enumerate() {
+                // A name that no draft can know.
+                let name = format!("law{}", blake3::Hash::from_bytes(self.seed).to_hex().get(..16).unwrap_or_default());
+                let (name, method) = law.method(selector, &name);
+                let mut case = Case { view: self.view.clone(), ..*self };
+                let Some((_, record)) = case.view.object(self.receiver).await? else { return Ok(None) };
+                case.view.overlay(self.receiver, Patch::Method(&name).on(&record, &method)?);
+                let send = SendCommand { selector: name.clone(), arguments: example.send.arguments.clone() };
+                let law_holds = Example { send, ..example.clone() };
+                let Ok(trace) = case.sent(Some(source), self.receiver, &law_holds, number).await? else { continue };
+                base.extend(&trace.base);
+                if trace.answer == Ok(Wire::Bool(false)) {
+                    let hint = if example.hidden { String::new() } else { format!(", as on {}", told(example)) };
+                    return Ok(Some(format!("it breaks a law of {selector:?}: {}{hint}", law.says)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Messages like the examples, the same ones for every draft.
     fn probes(&self) -> Vec<Example> {
         let mut seen: BTreeSet<String> = self.examples.iter().map(told).collect();
-        let drawn = Inputs::new(self.examples, self.selector).widened().take(MAX_DRAWS);
-        drawn.filter(|probe| seen.insert(told(probe))).take(PROBES).collect()
+        let selectors: BTreeSet<&str> = self.examples.iter().map(|example| example.send.selector.as_str()).collect();
+        let share = PROBES / selectors.len().max(1);
+        let mut probes = Vec::new();
+        for selector in selectors {
+            let drawn = Inputs::new(self.examples, selector).widened().take(MAX_DRAWS);
+            probes.extend(drawn.filter(|probe| seen.insert(told(probe))).take(share));
+        }
+        probes
     }
 
     async fn run(
@@ -192,27 +274,7 @@ impl Case<'_> {
             Err(reason) => return Ok(Err(reason)),
         };
         base.extend(&trace.base);
-        let answer = match &trace.answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                // The innermost activation says in which line.
-                let place = error.stack.first().map(|activation| format!(" in {activation}")).unwrap_or_default();
-                return Ok(Err(format!("{error}{place}")));
-            }
-        };
-        if let Some(wanted) = &example.answers
-            && wanted != answer
-        {
-            return Ok(Err(format!("it answers {}, not {wanted}", brief(answer))));
-        }
-        for (name, wanted) in &example.leaves {
-            let left = trace.leaves.get(name);
-            if left != scalar(wanted).as_ref() {
-                let left = left.map(plain).unwrap_or_else(|| "no such slot".to_owned());
-                return Ok(Err(format!("it leaves {name} = {left}, not {wanted}")));
-            }
-        }
-        Ok(Ok(trace))
+        Ok(differs(&trace, example).map_or(Ok(trace), Err))
     }
 
     /// Sends the example's message with the method in its place, as a message from outside would be carried out; nothing
@@ -223,10 +285,29 @@ impl Case<'_> {
         example: &Example,
         number: usize,
     ) -> Result<Result<Trace, String>, UniverseError> {
+        self.sent(Some(source), self.receiver, example, number).await
+    }
+
+    /// As `trace`, to any object, and without a source as things are.
+    pub(crate) async fn sent(
+        &self,
+        source: Option<&str>,
+        receiver: ObjectId,
+        example: &Example,
+        number: usize,
+    ) -> Result<Result<Trace, String>, UniverseError> {
         let mut view = self.view.clone();
-        view.overlay(self.holder.0, with_method(self.holder.1, self.intent, self.selector, source)?);
-        let Some((_, record)) = view.object(self.receiver).await? else {
-            return Ok(Err(format!("receiver {} is gone", self.receiver)));
+        if let Some(source) = source {
+            let Some((_, own)) = view.object(self.receiver).await? else {
+                return Ok(Err(format!("receiver {} is gone", self.receiver)));
+            };
+            let holder = if self.holder.0 == self.receiver { (self.receiver, &*own) } else { self.holder };
+            for (id, record, _) in self.patch.apply(source, (self.receiver, &own), holder)? {
+                view.overlay(id, record);
+            }
+        }
+        let Some((_, record)) = view.object(receiver).await? else {
+            return Ok(Err(format!("receiver {receiver} is gone")));
         };
         let mut given = (*record).clone();
         for (name, value) in &example.given {
@@ -237,15 +318,15 @@ impl Case<'_> {
                 None => given.slots.push(slot),
             }
         }
-        view.overlay(self.receiver, given.clone());
+        view.overlay(receiver, given.clone());
         let send = &example.send;
-        let call = Call { receiver: self.receiver, selector: send.selector.clone(), arguments: send.arguments.clone() };
+        let call = Call { receiver, selector: send.selector.clone(), arguments: send.arguments.clone() };
         let seed = *blake3::keyed_hash(&self.seed, &(number as u64).to_be_bytes()).as_bytes();
         let mut turn = match Turn::new(&call, Limits::default(), seed) {
             Ok(turn) => turn.starting_at(self.began),
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let ended = view.end(&mut turn, Authority::Sender, self.receiver).await?;
+        let ended = view.end(&mut turn, Authority::Sender, receiver).await?;
         let read = turn.reads().objects.into_iter().filter(|(id, _)| !id.is_well_known());
         let base: Base = read.filter_map(|(id, rev)| Some((id, rev?))).collect();
         let failed = |error: ErrorReply| {
@@ -263,7 +344,7 @@ impl Case<'_> {
                 return failed(ErrorReply::new(ErrorKind::NotUnderstood, text));
             }
             Ended::Refused(error) => return failed(error.to_reply()),
-            Ended::Failed(VmError { kind, message, stack }) => {
+            Ended::Failed(VmError { kind, message, stack, .. }) => {
                 return failed(ErrorReply { stack, ..ErrorReply::new(kind, message) });
             }
         };
@@ -272,7 +353,7 @@ impl Case<'_> {
         }
         let (mut seen, mut touched) = (BTreeSet::new(), BTreeSet::new());
         for write in effects.writes.iter().filter(|write| write.prev_rev.is_some()) {
-            if write.id != self.receiver {
+            if write.id != receiver {
                 let name = write.record.name.clone().unwrap_or_else(|| write.id.to_string());
                 seen.insert(format!("it changes another object ({name})"));
                 touched.insert(name);
@@ -286,14 +367,14 @@ impl Case<'_> {
         if !effects.cancelled.is_empty() {
             seen.insert("it stops timers".to_owned());
         }
-        let after = effects.writes.iter().find(|write| write.id == self.receiver).map_or(&given, |write| &write.record);
+        let after = effects.writes.iter().find(|write| write.id == receiver).map_or(&given, |write| &write.record);
         Ok(Ok(Trace { answer: Ok(effects.answer), leaves: data(after), effects: seen, touched, base }))
     }
 
     /// Objects beside the receiver that the source has a name for, whether or not an example led there. Collections that
     /// the receiver keeps in its slots are its own.
     async fn neighbours(&self, source: &str) -> Result<(BTreeSet<String>, BTreeSet<String>), UniverseError> {
-        let sent = parse_method(source).map(|slot| sends(&slot)).unwrap_or_default();
+        let sent = sent_by(source);
         let (mut reached, mut touched) = (BTreeSet::new(), BTreeSet::new());
         for name in sent.iter().filter(|name| !name.ends_with(':')) {
             let id = match self.inherited(name).await? {
@@ -313,24 +394,51 @@ impl Case<'_> {
     }
 
     /// The slot that the receiver has or inherits; of several the nearest.
-    async fn inherited(&self, name: &str) -> Result<Option<SlotKind>, UniverseError> {
+    pub(crate) async fn inherited(&self, name: &str) -> Result<Option<SlotKind>, UniverseError> {
         let (mut seen, mut next) = (BTreeSet::from([self.receiver]), VecDeque::from([self.receiver]));
         while let Some(id) = next.pop_front() {
             let Some((_, record)) = self.view.object(id).await? else { continue };
             if let Some(slot) = record.slot(name) {
                 return Ok(Some(slot.kind.clone()));
             }
-            for slot in &record.slots {
-                if let SlotKind::Parent(Value::Ref(parent)) = slot.kind
-                    && seen.len() < MAX_CHAIN
-                    && seen.insert(parent)
-                {
-                    next.push_back(parent);
-                }
-            }
+            next.extend(parents_of(&record).filter(|parent| seen.len() < MAX_CHAIN && seen.insert(*parent)));
         }
         Ok(None)
     }
+}
+
+pub(crate) fn message(selector: &str, arguments: Vec<Wire>) -> Example {
+    let send = SendCommand { selector: selector.to_owned(), arguments };
+    Example { given: BTreeMap::new(), send, answers: None, leaves: BTreeMap::new(), hidden: true }
+}
+
+/// Why nothing can tell a right draft from a wrong one.
+pub(crate) fn unjudgeable(patch: Patch<'_>, examples: &[Example]) -> Option<String> {
+    let (Patch::Method(selector) | Patch::Intent { selector, .. }) = patch else { return None };
+    let reason = || format!("nothing to judge by: give the prototype an example that sends {selector:?}");
+    examples.is_empty().then(reason)
+}
+
+/// What the trace does otherwise than the example says.
+fn differs(trace: &Trace, example: &Example) -> Option<String> {
+    let answer = match &trace.answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            // The innermost activation says in which line.
+            let place = error.stack.first().map(|activation| format!(" in {activation}")).unwrap_or_default();
+            return Some(format!("{error}{place}"));
+        }
+    };
+    if let Some(wanted) = &example.answers
+        && wanted != answer
+    {
+        return Some(format!("it answers {}, not {wanted}", brief(answer)));
+    }
+    example.leaves.iter().find_map(|(name, wanted)| {
+        let left = trace.leaves.get(name);
+        let shown = || left.map(plain).unwrap_or_else(|| "no such slot".to_owned());
+        (left != scalar(wanted).as_ref()).then(|| format!("it leaves {name} = {}, not {wanted}", shown()))
+    })
 }
 
 /// Whether the store and the bus take what a turn comes to.
@@ -355,6 +463,13 @@ fn reshaped<'a>(before: &'a Record, after: &'a Record) -> Option<&'a str> {
     });
     let gained = || after.slots.iter().find(|slot| before.slot(&slot.name).is_none() && !is_data(slot));
     lost.or_else(gained).map(|slot| slot.name.as_str())
+}
+
+pub(crate) fn parents_of(record: &Record) -> impl Iterator<Item = ObjectId> {
+    record.slots.iter().filter_map(|slot| match slot.kind {
+        SlotKind::Parent(Value::Ref(parent)) => Some(parent),
+        _ => None,
+    })
 }
 
 fn data(record: &Record) -> BTreeMap<String, Value> {

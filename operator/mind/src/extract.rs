@@ -1,6 +1,9 @@
-//! Finds the method in what a model wrote, whatever it wrote around it.
+//! Finds the method, or the object literal, in what a model wrote, whatever it wrote around it.
 
-use batos_uvm::vm::check_method;
+use batos_uvm::{
+    syntax::{SlotNode, SlotNodeKind, parse_slots, print_slot},
+    vm::check_method,
+};
 
 /// The canonical source of the first method in `text` that has this selector; else what is wrong with the text, in words
 /// that a model can use.
@@ -20,6 +23,36 @@ pub fn method(text: &str, selector: &str) -> Result<String, String> {
         (None, Some(error)) => format!("the draft does not compile: {error}"),
         (None, None) => format!("the answer holds no method {selector:?}"),
     })
+}
+
+/// The canonical text of the first object literal in `text` that has slots; else what is wrong with the text.
+pub fn slots(text: &str) -> Result<String, String> {
+    let text = text.rsplit_once("</think>").map_or(text, |(_, answer)| answer);
+    let mut wrong = None;
+    for (at, _) in text.match_indices("(|") {
+        for (end, close) in text.match_indices("|)").filter(|(end, _)| *end > at) {
+            let Some(candidate) = text.get(at..end + close.len()) else { continue };
+            match parse_slots(candidate) {
+                Ok(slots) if slots.is_empty() => wrong = wrong.or(Some("the object literal has no slots".to_owned())),
+                Ok(slots) => return canonical(&slots),
+                Err(error) => wrong = wrong.or(Some(format!("the draft does not compile: {error}"))),
+            }
+        }
+    }
+    Err(wrong.unwrap_or_else(|| "the answer holds no object literal (| … |)".to_owned()))
+}
+
+fn canonical(slots: &[SlotNode]) -> Result<String, String> {
+    let mut printed = Vec::new();
+    for slot in slots {
+        let source = print_slot(slot);
+        if let SlotNodeKind::Method(_) = slot.kind {
+            check_method(&source)
+                .map_err(|error| format!("method {:?} does not compile: {}", slot.name, error.message))?;
+        }
+        printed.push(source);
+    }
+    Ok(format!("(| {} |)", printed.join(".\n")))
 }
 
 /// Pieces of the text that may be a method, the most promising ones first.
@@ -114,6 +147,27 @@ mod tests {
         assert_eq!(method("x at: k put: v = ( ^$) -> k )", "at:put:").as_deref(), Ok("at: k put: v = ( ^$) -> k )"));
         assert_eq!(method("`+ other = ( ^1 )`", "+").as_deref(), Ok("+ other = ( ^1 )"));
         assert_eq!(method("size = ( 3 )", "size").as_deref(), Ok("size = ( 3 )"));
+    }
+
+    #[test]
+    fn slots_are_found_with_objects_within_them() {
+        let wanted = Ok("(| recent <- nil.\nkeep: n = ( (| a = 1 |) a ) |)".to_owned());
+        for text in [
+            "(| recent <- nil. keep: n = ( (| a = 1 |) a ) |)",
+            "Here:\n```\n(|\n  recent <- nil.\n  keep: n = ( (| a = 1 |) a ).\n|)\n```\nIt keeps (| b |).",
+            "<think>(| other |)</think>(| recent <- nil. keep: n = ( (| a = 1 |) a ) |)",
+        ] {
+            assert_eq!(slots(text), wanted, "{text}");
+        }
+        for (text, says) in [
+            ("keep: n = ( 1 )", "no object literal"),
+            ("(| |)", "no slots"),
+            ("(| keep: n = ( 1 |)", "line 1"),
+            ("(| keep: n = ( _Clone ) |)", "\"keep:\" does not compile"),
+            ("(| a. a |)", "two slots"),
+        ] {
+            assert!(slots(text).is_err_and(|error| error.contains(says)), "{text}: {:?}", slots(text));
+        }
     }
 
     #[test]

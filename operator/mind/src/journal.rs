@@ -1,11 +1,23 @@
 //! The journal of a becoming: one row, written anew at each step, so that each step takes effect once.
 
-use batos_covenant::{Agreement, Conflict, Decision, Encoding, Example, PersonaVerdict, Wire, decode, encode};
+use batos_covenant::{Agreement, Conflict, Decision, Encoding, PersonaVerdict, Wire, decode, encode};
 use batos_graph::{ObjectId, Put, Record, Rev};
-use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View, now};
+use batos_uvm::{
+    syntax::parse_slots,
+    universe::{Changes, Patch, Unanswered, Universe, UniverseError, View, now},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{Case, Usage, Verdict, crucible::Base, lease::Claim, prompt::Failure};
+use crate::{
+    Case, Usage, Verdict,
+    ask::{ASK, Directive},
+    crucible::Base,
+    judgement::Known,
+    lease::Claim,
+    prompt::Failure,
+    repair::Defect,
+    route::Route,
+};
 
 /// How far a becoming has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +52,15 @@ pub struct Job {
     /// The object whose intent is made.
     #[serde(default)]
     pub intent: Option<ObjectId>,
+    /// What the Architect wants in words.
+    #[serde(default)]
+    pub directive: Option<Directive>,
+    /// What is wrong with the method that is made anew.
+    #[serde(default)]
+    pub defect: Option<Defect>,
+    /// Who deals with it, and why.
+    #[serde(default)]
+    pub route: Option<Route>,
     /// Milliseconds since 1970: the time of the Crucible's turns.
     #[serde(default)]
     pub began: u64,
@@ -151,6 +172,9 @@ impl Job {
             shapes: missing.shapes.clone(),
             arguments: missing.arguments.clone().filter(|arguments| size(arguments) <= MAX_ARGUMENTS),
             intent: missing.intent,
+            directive: None,
+            defect: None,
+            route: None,
             began: now(),
             claim: None,
             request: String::new(),
@@ -176,25 +200,61 @@ impl Job {
         }
     }
 
+    /// A becoming that adds what is asked for in words.
+    pub fn directed(holder: ObjectId, receiver: ObjectId, directive: Directive) -> Self {
+        let missing = Unanswered::of(receiver, ASK);
+        let key = format!("{ASK} {}", blake3::hash(directive.text.as_bytes()).to_hex());
+        Self { id: Self::id_of(holder, &key), directive: Some(directive), ..Self::asked(holder, &missing) }
+    }
+
+    /// A becoming that makes a method anew.
+    pub fn repair(selector: &str, receiver: ObjectId, defect: Defect) -> Self {
+        let missing = Unanswered::of(receiver, selector);
+        Self { defect: Some(defect.clone()), ..Self::asked(defect.holder, &missing) }
+    }
+
     pub fn id_of(holder: ObjectId, selector: &str) -> ObjectId {
         ObjectId::of_name(&format!("becoming {holder} {selector}"))
     }
 
+    /// What a draft of it is, and where it goes.
+    pub fn patch(&self) -> Patch<'_> {
+        let selector = &self.selector;
+        match (&self.directive, &self.defect, self.intent) {
+            (Some(_), ..) => Patch::Slots,
+            (_, Some(defect), _) => Patch::Repair { holder: defect.holder, selector },
+            (.., Some(holder)) => Patch::Intent { holder, selector },
+            (None, None, None) => Patch::Method(selector),
+        }
+    }
+
+    /// Names of the slots that `source` brings.
+    pub fn brings(&self, source: &str) -> Vec<String> {
+        match self.patch() {
+            Patch::Slots => parse_slots(source).unwrap_or_default().into_iter().map(|slot| slot.name).collect(),
+            _ => vec![self.selector.clone()],
+        }
+    }
+
+    /// The methods of `holder` that `source` would replace, as they are.
+    pub fn replaces(&self, holder: &Record, source: &str) -> Option<String> {
+        let names = self.brings(source);
+        let there: Vec<&str> =
+            names.iter().filter_map(|name| holder.slot(name).and_then(|slot| slot.kind.method())).collect();
+        (!there.is_empty()).then(|| there.join("\n"))
+    }
+
     /// What a draft of it is judged by, on the graph that `view` shows.
-    pub(crate) fn case<'a>(
-        &'a self,
-        view: View<'a>,
-        holder: (ObjectId, &'a Record),
-        examples: &'a [Example],
-    ) -> Case<'a> {
+    pub(crate) fn case<'a>(&'a self, view: View<'a>, holder: (ObjectId, &'a Record), known: &'a Known) -> Case<'a> {
         Case {
             view,
             receiver: self.receiver,
             holder,
-            intent: self.intent.is_some(),
-            selector: &self.selector,
-            examples,
+            patch: self.patch(),
+            examples: &known.examples,
+            kept: &known.kept,
             asked: self.arguments.as_deref(),
+            defect: self.defect.as_ref(),
             began: self.began,
             seed: *blake3::hash(format!("crucible {} {}", self.id, self.began).as_bytes()).as_bytes(),
         }
@@ -221,7 +281,10 @@ impl Job {
 /// The objects that a row of the journal is about while its becoming is open: they are not collected.
 pub fn job_targets(row: &[u8]) -> Vec<ObjectId> {
     match parse(row) {
-        Ok(job) if job.is_open() => [Some(job.receiver), job.intent, job.holder].into_iter().flatten().collect(),
+        Ok(job) if job.is_open() => {
+            let defect = job.defect.iter().flat_map(|defect| [defect.holder, defect.object]);
+            [Some(job.receiver), job.intent, job.holder].into_iter().flatten().chain(defect).collect()
+        }
         _ => Vec::new(),
     }
 }

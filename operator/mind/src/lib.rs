@@ -3,6 +3,7 @@
 //! process goes on where it was. Models are reached over OpenAI's protocol, or answer from recordings.
 
 mod agreement;
+mod ask;
 mod becoming;
 mod budget;
 mod client;
@@ -13,7 +14,10 @@ mod extract;
 mod forge;
 mod inputs;
 mod journal;
+mod judgement;
+mod laws;
 mod lease;
+mod lint;
 mod listing;
 mod openai;
 mod outcome;
@@ -23,12 +27,16 @@ mod prompt;
 mod proposal;
 mod provenance;
 mod recorded;
+mod repair;
 mod replay;
 mod retry;
+mod route;
 mod secret;
+mod shadow;
 mod sse;
 
 pub use agreement::{Agreement, Behaviour, Dissent, agree};
+pub use ask::Directive;
 pub use becoming::{BecomingError, Mind, Outcome};
 pub use budget::Budget;
 pub use client::{Client, ClientError, Endpoint, Server, Spent};
@@ -45,4 +53,6 @@ pub use policy::{Approver, Autonomy, Policy};
 pub use prompt::{Failure, Material, Prompt};
 pub use proposal::{ApprovalError, approver, public_key, sign, signing_key};
 pub use recorded::{Recorder, Recordings};
+pub use repair::Defect;
+pub use route::{Organ, Route, Situation, Trigger};
 pub use secret::{ApiKey, looks_secret};

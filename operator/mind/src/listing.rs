@@ -8,6 +8,7 @@ use crate::{
     BecomingError, Job, Mind, Step,
     becoming::{ATTEMPTS, refuse},
     journal::{load, page},
+    route::Route,
 };
 
 /// Longest reason that a list shows, in characters.
@@ -58,6 +59,8 @@ impl Mind {
             object: job.receiver.to_string(),
             name: receiver.and_then(|(_, record)| record.name.clone()),
             selector: job.selector.clone(),
+            asked: job.directive.as_ref().map(|directive| directive.text.clone()),
+            route: job.route.as_ref().map(Route::to_string),
             step: job.step.name(),
             began: job.began,
             mind: job.mind.clone(),

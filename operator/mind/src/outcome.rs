@@ -9,7 +9,7 @@ use batos_uvm::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{BecomingError, ClientError, Forge, Mind, MindError, Prompt, Usage, budget, draft::usage_of};
+use crate::{BecomingError, ClientError, Forge, Job, Mind, MindError, Prompt, Trigger, Usage, budget, draft::usage_of};
 
 /// What came of asking.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,12 +74,13 @@ impl Mind {
                     return Ok(Said::Answer((question.key, value)));
                 }
             }
-            let said = self.ask(missing, question, &intent, &outcome.answers).await?;
+            let said = self.rounds(missing, question, &intent, &outcome.answers).await?;
             let (value, event) = match said {
                 Ok((value, event)) => (value, event),
                 Err((reason, event)) => {
                     self.tell(missing, alone, event, Vec::new()).await?;
-                    return Ok(Said::Refused(reason));
+                    let what = self.in_vain(Job::asked(holder, missing), Trigger::Outcome).await?;
+                    return Ok(Said::Refused(format!("{reason}; {what}")));
                 }
             };
             let value = outcome.answers.values(&value);
@@ -106,7 +107,7 @@ impl Mind {
     }
 
     /// As many rounds as a becoming has; what was wrong is told.
-    async fn ask(
+    async fn rounds(
         &self,
         missing: &Unanswered,
         question: &Question,

@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use batos_graph::{Record, SlotKind};
-use batos_uvm::syntax::{parse_method, sends};
+use batos_graph::Record;
+use batos_uvm::syntax::sent_by;
 
 use crate::{Budget, Codex, Persona};
 
@@ -36,6 +36,10 @@ pub struct Policy {
     pub budget: Budget,
     /// How long a becoming whose worker died waits for another one.
     pub lease: Duration,
+    /// How often a method may fail within an hour before it is made anew; it never is when absent.
+    pub repair_after: Option<u32>,
+    /// Messages that a worker remembers, to try on them what would replace a method.
+    pub recent_messages: usize,
 }
 
 /// An Ed25519 public key.
@@ -53,6 +57,8 @@ impl Default for Policy {
             personae: Vec::new(),
             budget: Budget::default(),
             lease: Duration::from_secs(15),
+            repair_after: None,
+            recent_messages: 0,
         }
     }
 }
@@ -95,9 +101,9 @@ const REACH: &[(&str, &[&str])] = &[
 ];
 
 impl Policy {
-    /// Why a person has to be asked about `source` in `holder`; nothing to ask when it is empty. `effects`: what the
-    /// Crucible saw it do beyond its receiver.
-    pub fn risks(&self, holder: &Record, selector: &str, source: &str, effects: &BTreeSet<String>) -> Vec<String> {
+    /// Why a person has to be asked about `source`, which brings slots of these names to `holder`; nothing to ask when it is
+    /// empty. `effects`: what the Crucible saw it do beyond its receiver.
+    pub fn risks(&self, holder: &Record, names: &[String], source: &str, effects: &BTreeSet<String>) -> Vec<String> {
         let mut risks = Vec::new();
         match self.autonomy {
             Autonomy::Free | Autonomy::Strict => return risks,
@@ -107,10 +113,10 @@ impl Policy {
         if holder.manifest.is_none() {
             risks.push("its holder did not come from a manifest".to_owned());
         }
-        if let Some(SlotKind::Method(_)) = holder.slot(selector).map(|slot| &slot.kind) {
+        if names.iter().any(|name| holder.slot(name).is_some_and(|slot| slot.kind.method().is_some())) {
             risks.push("it replaces a method".to_owned());
         }
-        let sent = parse_method(source).map(|slot| sends(&slot)).unwrap_or_default();
+        let sent = sent_by(source);
         for (reach, selectors) in REACH {
             let used: Vec<&str> = selectors.iter().copied().filter(|selector| sent.contains(*selector)).collect();
             if !used.is_empty() {
@@ -147,14 +153,14 @@ mod tests {
             ("f: n = ( (| p* = AsyncSender. _target = n |) g )", Some("on their own")),
             ("f: n = ( #(3 1) collect: #negated )", None),
         ] {
-            let risks = Policy::default().risks(&holder, "f:", source, &BTreeSet::new());
+            let risks = Policy::default().risks(&holder, &["f:".to_owned()], source, &BTreeSet::new());
             match wanted {
                 None => assert_eq!(risks, Vec::<String>::new(), "{source}"),
                 Some(wanted) => assert!(risks.concat().contains(wanted), "{source}: {risks:?}"),
             }
         }
         let ask = Policy { autonomy: Autonomy::Ask, ..Policy::default() };
-        assert_eq!(ask.risks(&holder, "f", "f = ( 1 )", &BTreeSet::new()).len(), 1);
-        assert_eq!(Policy::default().risks(&Record::default(), "f", "f = ( 1 )", &BTreeSet::new()).len(), 1);
+        assert_eq!(ask.risks(&holder, &[], "f = ( 1 )", &BTreeSet::new()).len(), 1);
+        assert_eq!(Policy::default().risks(&Record::default(), &[], "f = ( 1 )", &BTreeSet::new()).len(), 1);
     }
 }

@@ -8,7 +8,7 @@ use batos_graph::{Record, SlotKind, Value};
 use batos_uvm::{syntax::grammar, vm::check_method};
 use serde::{Deserialize, Serialize};
 
-use crate::{ChatMessage, Forge, Persona};
+use crate::{ChatMessage, Defect, Forge, Persona};
 
 /// Longest selector that is made, in bytes.
 const MAX_SELECTOR: usize = 200;
@@ -33,10 +33,20 @@ pub struct Prompt {
     /// Of one answer.
     pub max_tokens: u32,
     pub temperature: f64,
-    /// Whether a method is wanted, not a value.
-    pub is_method: bool,
+    pub wanted: Wanted,
     /// Who is asked, when it is not the mind's own model.
     pub model: Option<String>,
+}
+
+/// What an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The method of the prompt's selector.
+    Method,
+    /// An object literal.
+    Slots,
+    /// A value in JSON.
+    Value,
 }
 
 /// A draft that failed, and why.
@@ -52,6 +62,10 @@ pub struct Material<'a> {
     pub selector: &'a str,
     /// Types of the arguments.
     pub shapes: &'a [String],
+    /// What the Architect asks for: then no one message is missing.
+    pub directive: Option<&'a str>,
+    /// What is wrong with the method that is there.
+    pub defect: Option<&'a Defect>,
     pub receiver: &'a Record,
     /// Where the method will stand, with its siblings.
     pub holder: &'a Record,
@@ -66,15 +80,22 @@ pub struct Material<'a> {
 
 impl Prompt {
     pub fn new(forge: &Forge, material: &Material<'_>) -> Self {
-        let request = if material.failures.is_empty() { &forge.request } else { &forge.repair };
+        let asks = material.directive.is_some();
+        let request = match (material.failures.is_empty(), material.defect.is_some()) {
+            (true, _) if asks => &forge.ask_request,
+            (true, true) => &forge.mend_request,
+            (true, false) => &forge.request,
+            (false, _) => &forge.repair,
+        };
+        let system = if asks { format!("{}\n{}", forge.system, forge.ask_system) } else { forge.system.clone() };
         Self {
             selector: material.selector.to_owned(),
-            system: forge.system.clone(),
+            system,
             user: composed(&sections(material), request),
             drafts: forge.drafts,
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
-            is_method: true,
+            wanted: if asks { Wanted::Slots } else { Wanted::Method },
             model: None,
         }
     }
@@ -91,7 +112,7 @@ impl Prompt {
             drafts: 1,
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
-            is_method: false,
+            wanted: Wanted::Value,
             model: persona.model.clone(),
         }
     }
@@ -107,7 +128,7 @@ impl Prompt {
             drafts: 1,
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
-            is_method: false,
+            wanted: Wanted::Value,
             model: None,
         }
     }
@@ -126,9 +147,13 @@ impl Prompt {
         digest.finalize().to_hex().to_string()
     }
 
-    /// The grammar of just the wanted method.
+    /// The grammar of just what is wanted.
     pub fn grammar(&self) -> Option<String> {
-        if self.is_method { grammar::of_method(&self.selector) } else { None }
+        match self.wanted {
+            Wanted::Method => grammar::of_method(&self.selector),
+            Wanted::Slots => grammar::of_object(),
+            Wanted::Value => None,
+        }
     }
 }
 
@@ -163,7 +188,8 @@ pub(crate) fn is_selector(selector: &str) -> bool {
 }
 
 fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
-    let Material { selector, shapes, receiver, holder, inherited, examples, failures, principles } = material;
+    let Material { selector, shapes, directive, defect, receiver, holder, inherited, examples, failures, principles } =
+        material;
     let intent = holder.slot(selector).and_then(|slot| match &slot.kind {
         SlotKind::Intent(intent) => Some(intent),
         _ => None,
@@ -172,7 +198,7 @@ fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
         Some(name) => name.clone(),
         None => format!("a{}", n + 1),
     };
-    let header = header(selector, names).unwrap_or_default();
+    let header = header(selector, names).filter(|_| directive.is_none()).unwrap_or_default();
     let types = shapes.iter().enumerate().map(|(n, shape)| format!("\n{}: {shape}", names(n)));
     let slots = receiver.slots.iter().filter_map(|slot| match &slot.kind {
         SlotKind::Constant(value) => Some(format!("{}: {}, constant", slot.name, shape(value))),
@@ -198,6 +224,14 @@ fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
         ("examples", data(examples, "\n")),
         ("refused drafts", data(failures, "\n\n")),
     ];
+    if let Some(directive) = directive {
+        sections.insert(0, ("what the Architect asks for", data([(*directive).to_owned()].into_iter(), "")));
+    }
+    if let Some(defect) = defect {
+        let Defect { source, kind, line, times, .. } = defect;
+        let how = format!("{source}\nfailed {times} times: {kind:?}, last in line {line}");
+        sections.push(("the method that is there", data([how].into_iter(), "")));
+    }
     // Without principles a prompt is what it was before there were any: recordings know it by its digest.
     if !principles.is_empty() {
         sections.push(("principles that every method here keeps", data(principles.iter().cloned(), "\n")));
@@ -275,6 +309,9 @@ mod tests {
             system: text("SYSTEM"),
             request: text("REQUEST"),
             repair: text("REPAIR"),
+            ask_system: text("ASK"),
+            ask_request: text("SLOTS"),
+            mend_request: text("MEND"),
             outcome_system: text("OUTCOME"),
             outcome_request: text("ANSWER"),
             persona_system: text("PERSONA"),
@@ -296,6 +333,8 @@ mod tests {
         let material = Material {
             selector: "at:put:",
             shapes: &["symbol".to_owned(), "integer".to_owned()],
+            directive: None,
+            defect: None,
             receiver: &receiver,
             holder: &holder,
             inherited: &["deposit:".to_owned()],

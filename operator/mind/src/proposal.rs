@@ -12,6 +12,7 @@ use crate::{
     codex::Halt,
     journal::load,
     provenance::{self, digest},
+    route::{Route, Situation, Trigger},
 };
 
 /// The last millisecond of the year 9999: a conflict does not pass by itself.
@@ -115,16 +116,17 @@ impl Mind {
     pub(crate) async fn halt(&self, mut job: Job, conflict: Conflict) -> Result<(Job, Changes), UniverseError> {
         let reason = format!("it breaks {conflict}; nothing more is made until the Architect answers: batos proposals");
         job.conflict = Some(conflict);
+        let conflicting = |route: Route| Route::of(Situation { trigger: Trigger::Conflict, ..route.situation });
+        job.route = job.route.map(conflicting);
         let mut changes = self.put_before_a_person(&job).await?;
-        let (holder, _) = self.place_of(&job).await?;
-        changes.rows.push(Halt::with(&self.universe, Job::id_of(holder, &job.selector), true).await?);
+        changes.rows.push(Halt::with(&self.universe, job.id, true).await?);
         refuse(&mut job, reason);
         Ok((job, changes))
     }
 
     async fn put_before_a_person(&self, job: &Job) -> Result<Changes, UniverseError> {
-        let (holder_id, holder) = self.place_of(job).await?;
-        let id = Job::id_of(holder_id, &job.selector);
+        let (holder_id, _, holder) = self.universe.holder_of(job.patch(), job.receiver).await?;
+        let id = job.id;
         let before = find(&self.universe, id).await?.map(|(rev, _)| rev);
         let source = job.draft.clone().unwrap_or_default();
         let name = View::new(&self.universe).object(job.receiver).await?.and_then(|(_, record)| record.name.clone());
@@ -137,7 +139,8 @@ impl Mind {
             holder: holder_id.to_string(),
             selector: job.selector.clone(),
             digest: digest(source.as_bytes()),
-            replaces: holder.slot(&job.selector).and_then(|slot| slot.kind.method()).map(str::to_owned),
+            asked: job.directive.as_ref().map(|directive| directive.text.clone()),
+            replaces: job.replaces(&holder, &source),
             source,
             risks: job.risks.clone(),
             conflict: job.conflict.clone(),
@@ -164,17 +167,6 @@ impl Mind {
         match halt.conflicts.first() {
             Some(conflict) => Err(MindError::Halted(conflict.clone()).into()),
             None => Ok((self.universe.keys().halt(), rev)),
-        }
-    }
-
-    /// The object that the method goes to.
-    async fn place_of(&self, job: &Job) -> Result<(ObjectId, std::sync::Arc<batos_graph::Record>), UniverseError> {
-        match job.intent {
-            Some(id) => {
-                let found = View::new(&self.universe).object(id).await?;
-                found.map(|(_, record)| (id, record)).ok_or_else(|| UniverseError::NoSuchObject(id.to_string()))
-            }
-            None => self.universe.holder(job.receiver).await.map(|(id, _, record)| (id, record)),
         }
     }
 
@@ -313,7 +305,8 @@ impl Mind {
         changes: &mut Changes,
     ) -> Result<Option<(Job, Changes)>, UniverseError> {
         let now_there = View::new(&self.universe).object(holder).await?;
-        let now_there = now_there.and_then(|(_, record)| record.slot(&job.selector)?.kind.method().map(str::to_owned));
+        let source = job.draft.clone().unwrap_or_default();
+        let now_there = now_there.and_then(|(_, record)| job.replaces(&record, &source));
         if let Some(decision) = &job.decision {
             let id = decision.proposal.parse().unwrap_or(job.id);
             if let Some((rev, mut proposal)) = find(&self.universe, id).await? {

@@ -1,8 +1,11 @@
 //! Where made methods came from: a record beside the object for each, chained by digests, written with the method.
 
-use batos_covenant::{Encoding, Provenance, RefusedDraft, Why, decode, encode};
+use batos_covenant::{Brought, Encoding, Provenance, RefusedDraft, Why, decode, encode};
 use batos_graph::{ObjectId, Put};
-use batos_uvm::universe::{Changes, Universe, UniverseError, now};
+use batos_uvm::{
+    syntax::{SlotNode, SlotNodeKind, parse_slots, print_slot},
+    universe::{Changes, Universe, UniverseError, now},
+};
 
 use crate::{Job, Mind};
 
@@ -30,6 +33,9 @@ pub(crate) async fn add(
     changes: &mut Changes,
 ) -> Result<(), UniverseError> {
     let keys = universe.keys();
+    // What brings data alone changes the receiver alone.
+    let written = changes.writes.iter().any(|write| write.id == holder);
+    let holder = changes.writes.first().filter(|_| !written).map_or(holder, |write| write.id);
     let lineage = universe.store().read(&[keys.lineage(holder)]).await.map_err(UniverseError::Store)?;
     let lineage = lineage.into_iter().next().flatten();
     let rev = changes.writes.iter().find(|write| write.id == holder).and_then(|write| write.prev_rev).unwrap_or(0) + 1;
@@ -37,6 +43,8 @@ pub(crate) async fn add(
     let provenance = Provenance {
         becoming: job.id.to_string(),
         selector: job.selector.clone(),
+        asked: job.directive.as_ref().map(|directive| directive.text.clone()),
+        brings: brings(job, &source),
         rev,
         digest: digest(source.as_bytes()),
         replaced,
@@ -69,6 +77,17 @@ pub(crate) async fn add(
     Ok(())
 }
 
+/// The methods of a patch that brings several slots.
+fn brings(job: &Job, source: &str) -> Vec<Brought> {
+    if job.directive.is_none() {
+        return Vec::new();
+    }
+    let slots = parse_slots(source).unwrap_or_default().into_iter();
+    let methods = slots.filter(|slot| matches!(slot.kind, SlotNodeKind::Method(_)));
+    let brought = |slot: SlotNode| Brought { digest: digest(print_slot(&slot).as_bytes()), selector: slot.name };
+    methods.map(brought).collect()
+}
+
 impl Mind {
     /// Where the content of a slot came from.
     pub async fn why(&self, object: ObjectId, slot: &str) -> Result<Why, UniverseError> {
@@ -82,7 +101,8 @@ impl Mind {
             for (_, row) in &rows {
                 let (found, _): (Provenance, _) =
                     decode(&row.bytes).map_err(|e| UniverseError::Internal(format!("provenance: {e}")))?;
-                if found.selector == slot && found.digest == source_digest {
+                let brought = found.brings.iter().any(|part| part.selector == slot && part.digest == source_digest);
+                if brought || (found.selector == slot && found.digest == source_digest) {
                     provenance = Some(found);
                 }
             }

@@ -5,7 +5,7 @@ use batos_covenant::{Replay, ReplayedTrial};
 use batos_graph::{ObjectId, Record};
 use batos_uvm::universe::{UniverseError, View};
 
-use crate::{Job, Mind, Trial, becoming::examples, journal::load};
+use crate::{Job, Mind, Trial, journal::load, judgement::known};
 
 impl Mind {
     /// The becoming that made, or tried to make, a method for an object.
@@ -45,8 +45,8 @@ impl Mind {
             view.overlay(*id, record);
         }
         let Some((id, record)) = holder else { return Ok(Err("the object that would hold the method".to_owned())) };
-        let examples = examples(id, &record, &job.selector)?;
-        let verdict = job.case(view, (id, &record), &examples).judge(&trial.answer).await?;
+        let known = known(id, &record, job)?;
+        let verdict = job.case(view, (id, &record), &known).judge(&trial.answer).await?;
         Ok(Ok(verdict.to_string()))
     }
 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use batos_covenant::{Decision, Proposal, ProposalState};
 use batos_mind::{ApprovalError, Autonomy, BecomingError, Mind, MindError, Outcome, Policy, sign};
-use batos_uvm::universe::{Authority, Work, check, now};
+use batos_uvm::universe::{Authority, Patch, Work, check, now};
 use common::{GOOD, Person, Place, SLY, Scripted, deliver, place};
 use serde_json::json;
 
@@ -126,7 +126,7 @@ async fn what_was_changed_meanwhile_is_superseded() {
     let (place, person) = (place().await, Person::new());
     let minds = mind(&place, &[&[RISKY]], person.policy());
     let proposal = proposed(&minds, &place).await;
-    let (changes, holder) = place.universe.method_change(place.account, "withdraw:", SLY).await.unwrap();
+    let (changes, holder) = place.universe.change(Patch::Method("withdraw:"), place.account, SLY).await.unwrap();
     place.universe.commit(place.universe.fresh_marker().unwrap(), Vec::new(), changes).await.unwrap();
     let settled = minds.decide(person.decide(&proposal, true, |_| {})).await.unwrap();
     assert_eq!(settled.state, ProposalState::Superseded);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use batos_covenant::{Encoding, ErrorReply, OkReply, PrototypeDefinition, Reply, SendCommand, decode};
 use batos_graph::ObjectId;
 use batos_mind::{BecomingError, Mind, MindError, Outcome, OutcomeEvent, Policy, Said};
-use batos_uvm::universe::{Authority, Delivery, Message, Unanswered, Universe, Work};
+use batos_uvm::universe::{Authority, Delivery, Message, Patch, Unanswered, Universe, Work};
 use common::{Place, Scripted, apply, place};
 use serde_json::{Value, json};
 
@@ -210,7 +210,10 @@ async fn a_trial_asks_no_model() {
 async fn an_outcome_becomes_no_method() {
     let (place, clerk) = office(None).await;
     let traits = ObjectId::of_name("traits clerk");
-    let change = place.universe.intent_change(traits, "mood:", "mood: letter = ( 'calm' )").await;
+    let change = place
+        .universe
+        .change(Patch::Intent { holder: traits, selector: "mood:" }, clerk, "mood: letter = ( 'calm' )")
+        .await;
     assert!(change.is_err_and(|error| error.to_string().contains("answered by a model each time")));
     let Delivery::NotUnderstood(Unanswered { intent, receiver, .. }) =
         place.universe.deliver(&sorting(clerk)).await.unwrap()

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use batos_covenant::{ErrorReply, Example, SendCommand};
 use batos_graph::{ObjectId, Place as Row};
 use batos_mind::{Case, Mind, Outcome, Policy, Verdict};
-use batos_uvm::universe::{Authority, ImageRow, Universe, View, Work};
+use batos_uvm::universe::{Authority, ImageRow, Patch, Universe, View, Work};
 use common::{GOOD, Place, Scripted, deliver, place};
 use serde_json::json;
 
@@ -182,10 +182,11 @@ async fn judge(place: &Place, examples: &[Example], answer: &str) -> Verdict {
         view: View::new(&place.universe),
         receiver: place.account,
         holder: (holder, &record),
-        intent: false,
-        selector: "withdraw:",
+        patch: Patch::Method("withdraw:"),
         examples,
+        kept: &[],
         asked: None,
+        defect: None,
         began: 1_700_000_000_000,
         seed: [7; 32],
     };
@@ -209,7 +210,7 @@ async fn candidates_that_would_hurt_change_nothing() {
         match (&wanted, judge(&place, &examples, &answer).await) {
             (Refused(why), Verdict::Refused { reason, .. }) if reason.contains(why) => {}
             (Asks(why), Verdict::Admitted { source, effects, .. }) => {
-                let risks = Policy::default().risks(&holder, "withdraw:", &source, &effects);
+                let risks = Policy::default().risks(&holder, &["withdraw:".to_owned()], &source, &effects);
                 if !risks.iter().any(|risk| risk.contains(why)) {
                     wrong.push(format!("{shown}: wanted {why:?}, not {risks:?}"));
                 }
@@ -299,10 +300,11 @@ async fn the_crucible_and_service_give_the_same_trace() {
             view: View::new(&place.universe),
             receiver: place.account,
             holder: (holder, &record),
-            intent: false,
-            selector: "withdraw:",
+            patch: Patch::Method("withdraw:"),
             examples: &[],
+            kept: &[],
             asked: None,
+            defect: None,
             began: batos_uvm::universe::now(),
             seed: [1; 32],
         };

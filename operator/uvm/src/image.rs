@@ -34,6 +34,8 @@ pub const AMBIGUOUS_MESSAGE: ObjectId = ObjectId::well_known(75);
 pub const BLOCK_CANNOT_RETURN: ObjectId = ObjectId::well_known(76);
 pub const NON_BOOLEAN_RECEIVER: ObjectId = ObjectId::well_known(77);
 pub const ARGUMENTS_COUNT: ObjectId = ObjectId::well_known(78);
+pub const NOT_FOUND: ObjectId = ObjectId::well_known(79);
+pub const COLLECTION_IS_EMPTY: ObjectId = ObjectId::well_known(80);
 
 /// Holds the prompts and policies of making methods.
 pub const TOOL_FORGE: ObjectId = ObjectId::well_known(96);
@@ -97,8 +99,8 @@ const OBJECTS: &[(&str, ObjectId, &str)] = &[
     ("BlockCannotReturn", BLOCK_CANNOT_RETURN, "(| parent* = Error. exceptionName = 'BlockCannotReturn' |)"),
     ("NonBooleanReceiver", NON_BOOLEAN_RECEIVER, "(| parent* = Error. exceptionName = 'NonBooleanReceiver' |)"),
     ("ArgumentsCountMismatch", ARGUMENTS_COUNT, "(| parent* = Error. exceptionName = 'ArgumentsCountMismatch' |)"),
-    ("NotFound", ObjectId::well_known(79), "(| parent* = Error. exceptionName = 'NotFound' |)"),
-    ("CollectionIsEmpty", ObjectId::well_known(80), "(| parent* = Error. exceptionName = 'CollectionIsEmpty' |)"),
+    ("NotFound", NOT_FOUND, "(| parent* = Error. exceptionName = 'NotFound' |)"),
+    ("CollectionIsEmpty", COLLECTION_IS_EMPTY, "(| parent* = Error. exceptionName = 'CollectionIsEmpty' |)"),
     ("AssertionFailure", ObjectId::well_known(81), "(| parent* = Error. exceptionName = 'AssertionFailure' |)"),
 ];
 
@@ -143,17 +145,26 @@ fn record(name: &str, source: &str) -> Result<Record, VmError> {
 /// Data of the image: literals and names of its objects.
 fn constant(object: &str, value: &Expr) -> Result<Value, VmError> {
     let named = |name: &str| OBJECTS.iter().find(|(other, ..)| *other == name).map(|(_, id, _)| Value::Ref(*id));
-    let value = match &value.kind {
+    let value = literal(value).or_else(|| match &value.kind {
+        ExprKind::Name(name) => named(name),
+        _ => None,
+    });
+    value.ok_or_else(|| VmError::new(ErrorKind::Internal, format!("image {object}: a slot holds more than a literal")))
+}
+
+/// What a literal stands for; none for what has to be run first.
+pub(crate) fn literal(value: &Expr) -> Option<Value> {
+    match &value.kind {
         ExprKind::Integer(digits) => digits.parse().ok().map(Value::Int),
         ExprKind::Float(x) => Some(Value::Float(*x)),
         ExprKind::Str(text) => Some(Value::Str(text.clone())),
+        ExprKind::Symbol(name) => Some(Value::Symbol(name.clone())),
         ExprKind::Name(name) => match name.as_str() {
             "nil" => Some(Value::Nil),
             "true" => Some(Value::Bool(true)),
             "false" => Some(Value::Bool(false)),
-            _ => named(name),
+            _ => None,
         },
         _ => None,
-    };
-    value.ok_or_else(|| VmError::new(ErrorKind::Internal, format!("image {object}: a slot holds more than a literal")))
+    }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use batos_covenant::{GetFullStateCommand, IntentDefinition, IntentExample, SlotDefinition};
 use batos_graph::ObjectId;
-use batos_uvm::universe::Universe;
+use batos_uvm::universe::{Patch, Universe};
 use common::universe::{answer, apply, data, send, store};
 use serde_json::json;
 
@@ -37,7 +37,8 @@ async fn an_intent_is_asked_for_until_it_is_made_and_again_when_it_changes() {
     assert_eq!(state["intents"], json!({ "double:": "Answers twice the argument." }));
     assert_eq!(state["methods"], json!({}));
 
-    let changes = universe.intent_change(traits, "double:", SOURCE).await.unwrap();
+    let changes =
+        universe.change(Patch::Intent { holder: traits, selector: "double:" }, maker, SOURCE).await.unwrap().0;
     universe.commit(universe.fresh_marker().unwrap(), Vec::new(), changes).await.unwrap();
     assert_eq!(answer(&universe, &double).await.unwrap().unwrap(), json!(42));
     assert_eq!(

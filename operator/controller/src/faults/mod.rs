@@ -46,6 +46,7 @@ fn proposed() -> Proposal {
         object: "0b".repeat(16),
         name: Some("child".into()),
         holder: "0c".repeat(16),
+        asked: None,
         selector: "go".into(),
         source: source.into(),
         replaces: None,

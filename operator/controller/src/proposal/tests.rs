@@ -20,6 +20,7 @@ fn row(id: u32, state: Row, proposed_at: u64) -> batos_covenant::Proposal {
         object: "0b".repeat(16),
         name: Some("account".into()),
         holder: "0c".repeat(16),
+        asked: None,
         selector: "withdraw:".into(),
         source: "withdraw: n = ( n )".into(),
         replaces: None,

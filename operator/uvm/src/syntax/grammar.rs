@@ -61,6 +61,11 @@ pub fn of_method(selector: &str) -> Option<String> {
     Some(format!("root ::= {header} s \"=\" s \"(\" body \")\"\n{rest}"))
 }
 
+/// The grammar of an object literal, for a server of models.
+pub fn of_object() -> Option<String> {
+    MODELS.split_once('\n').map(|(_, rest)| format!("root ::= object\n{rest}"))
+}
+
 impl Grammar {
     /// Reads `grammar.ebnf`.
     pub fn read() -> Result<Self, String> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Code, Expr, ExprKind, Receiver, SlotNode, SlotNodeKind, Statement};
+use super::{Code, Expr, ExprKind, Receiver, SlotNode, SlotNodeKind, Statement, parse_method, parse_slots};
 
 /// Selectors of all sends in a slot's code, also in the blocks and object literals within. A bare name counts as one, an
 /// assignment as its setter. What names a message without sending it counts too, for a symbol can be evaluated as one:
@@ -10,6 +10,16 @@ use super::{Code, Expr, ExprKind, Receiver, SlotNode, SlotNodeKind, Statement};
 pub fn sends(slot: &SlotNode) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     of_kind(&slot.kind, &mut found);
+    found
+}
+
+/// As `sends`, of a method's source or an object literal's; nothing when it is neither.
+pub fn sent_by(source: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    match parse_method(source) {
+        Ok(method) => of_kind(&method.kind, &mut found),
+        Err(_) => parse_slots(source).unwrap_or_default().iter().for_each(|slot| of_kind(&slot.kind, &mut found)),
+    }
     found
 }
 

@@ -3,24 +3,22 @@
 //! A Prototype makes two objects: the prototype with its data slots, and its traits parent with its methods, so that a
 //! method that is made or changed reaches every clone. The traits delegate to the parents that the definition names.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use batos_covenant::{
     ApplyCommand, Example, IntentDefinition, OkReply, OutcomeDefinition, PrototypeDefinition, Reply, SlotDefinition,
 };
-use batos_graph::{Intent, Manifest, ObjectId, Record, Rev, Slot, SlotKind, Value};
+use batos_graph::{Intent, Manifest, ObjectId, Record, Slot, SlotKind, Value};
 use serde_json::json;
 
-use super::{Universe, UniverseError, View, commit::Changes, render, turns::Attempt};
+use super::{Patch, Universe, UniverseError, View, commit::Changes, patch::put_slot, render, turns::Attempt};
 use crate::{
     image,
-    vm::{Reads, Write, check_method, header},
+    vm::{Write, check_method, header},
 };
 
 /// Name of a prototype's traits object: this before the prototype's name.
 pub const TRAITS_PREFIX: &str = "traits ";
-/// Objects that the search for a method's holder visits.
-const MAX_CHAIN: usize = 256;
 
 /// The traits parent of a prototype or a clone of one.
 pub(super) fn traits_of(record: &Record) -> Option<ObjectId> {
@@ -113,88 +111,11 @@ impl Universe {
         name: &str,
         source: &str,
     ) -> Result<Attempt, UniverseError> {
-        let (changes, holder) = self.method_change(object, name, source).await?;
+        let (changes, holder) = self.change(Patch::Method(name), object, source).await?;
         let rev = changes.rev_after(holder);
         let value = json!({ "holder": holder.to_string(), "selector": name });
         Ok(Attempt::Commit(changes, Reply::Ok(OkReply::new(value, rev))))
     }
-
-    /// The change that gives `object` a method, and the object that will hold it.
-    pub async fn method_change(
-        &self,
-        object: ObjectId,
-        name: &str,
-        source: &str,
-    ) -> Result<(Changes, ObjectId), UniverseError> {
-        let (holder, rev, record) = self.holder(object).await?;
-        let record = with_method(&record, false, name, source)?;
-        let reads = Reads { objects: vec![(holder, Some(rev))], names: Vec::new() };
-        let write = Write { id: holder, prev_rev: Some(rev), record, changed: vec![name.to_owned()] };
-        Ok((Changes { writes: vec![write], ..Changes::reading(reads) }, holder))
-    }
-
-    /// The change that gives an intent of `holder` its method.
-    pub async fn intent_change(&self, holder: ObjectId, name: &str, source: &str) -> Result<Changes, UniverseError> {
-        let Some((rev, record)) = View::new(self).object(holder).await? else {
-            return Err(UniverseError::NoSuchObject(holder.to_string()));
-        };
-        let record = with_method(&record, true, name, source)?;
-        let reads = Reads { objects: vec![(holder, Some(rev))], names: Vec::new() };
-        let write = Write { id: holder, prev_rev: Some(rev), record, changed: vec![name.to_owned()] };
-        Ok(Changes { writes: vec![write], ..Changes::reading(reads) })
-    }
-
-    /// Where a made method goes: the nearest `trait`, not kernel, object in the lookup chain; without one, the receiver.
-    pub async fn holder(&self, receiver: ObjectId) -> Result<(ObjectId, Rev, std::sync::Arc<Record>), UniverseError> {
-        let view = View::new(self);
-        let mut seen = vec![receiver];
-        let mut next = VecDeque::from([receiver]);
-        let mut own = None;
-        while let Some(id) = next.pop_front() {
-            let Some((rev, record)) = view.object(id).await? else { continue };
-            if record.is_trait && !record.is_kernel {
-                return Ok((id, rev, record));
-            }
-            for slot in &record.slots {
-                if let SlotKind::Parent(Value::Ref(parent)) = &slot.kind
-                    && !seen.contains(parent)
-                    && seen.len() < MAX_CHAIN
-                {
-                    seen.push(*parent);
-                    next.push_back(*parent);
-                }
-            }
-            own = own.or(Some((id, rev, record)));
-        }
-        match own {
-            Some((id, _, record)) if record.is_kernel => Err(UniverseError::BadSlot {
-                slot: id.to_string(),
-                reason: "the object belongs to the image; make a prototype of your own".to_owned(),
-            }),
-            Some(own) => Ok(own),
-            None => Err(UniverseError::NoSuchObject(receiver.to_string())),
-        }
-    }
-}
-
-/// The holder with a method that was made, as a swap leaves it: an intent stays one.
-pub fn with_method(holder: &Record, intent: bool, name: &str, source: &str) -> Result<Record, UniverseError> {
-    let mut slot = method(name, source)?;
-    if intent {
-        let Some(Slot { kind: SlotKind::Intent(intent), .. }) = holder.slot(name) else {
-            let reason = "is no intent any more".to_owned();
-            return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
-        };
-        if intent.outcome.is_some() {
-            let reason = "is answered by a model each time: no method is made of it".to_owned();
-            return Err(UniverseError::BadSlot { slot: name.to_owned(), reason });
-        }
-        let compiled = slot.kind.method().map(str::to_owned);
-        slot.kind = SlotKind::Intent(Box::new(Intent { compiled, ..(**intent).clone() }));
-    }
-    let mut record = holder.clone();
-    put_slot(&mut record.slots, slot);
-    Ok(record)
 }
 
 /// Older generations and terms never come back.
@@ -280,7 +201,7 @@ fn outcome_of(name: &str, outcome: &OutcomeDefinition) -> Result<String, Univers
     serde_json::to_string(outcome).map_err(|e| UniverseError::Internal(e.to_string()))
 }
 
-fn method(name: &str, source: &str) -> Result<Slot, UniverseError> {
+pub(super) fn method(name: &str, source: &str) -> Result<Slot, UniverseError> {
     let slot = || name.to_owned();
     let checked = check_method(source).map_err(|error| UniverseError::Syntax { slot: slot(), error })?;
     match checked.selector == name {
@@ -331,11 +252,4 @@ fn drifted(record: &Record, wanted: &BTreeMap<String, Slot>) -> Vec<String> {
         None => true,
     };
     wanted.values().filter(differs).map(|slot| slot.name.clone()).collect()
-}
-
-pub(super) fn put_slot(slots: &mut Vec<Slot>, slot: Slot) {
-    match slots.iter_mut().find(|old| old.name == slot.name) {
-        Some(old) => *old = slot,
-        None => slots.push(slot),
-    }
 }

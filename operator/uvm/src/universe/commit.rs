@@ -8,7 +8,7 @@ use std::{
 use batos_graph::{Batch, Durable, Expect, Key, KeySpace, ObjectId, Past, Place, Put, Record, Rev, StoreError};
 
 use super::{Envelope, Universe, UniverseError, View, render};
-use crate::vm::{Reads, TimerId, Write};
+use crate::vm::{Fault, Reads, TimerId, Write};
 
 /// What a commit rests on and what it writes.
 #[derive(Default)]
@@ -33,6 +33,8 @@ pub struct Changes {
     pub delivered: Option<Delivered>,
     /// Rows that go; what is read says whether they may.
     pub delete: Vec<Key>,
+    /// The method that made the turn fail.
+    pub fault: Option<Box<Fault>>,
 }
 
 /// A row that goes with the commit; if it has gone already, somebody else was there first.

@@ -4,7 +4,7 @@ use batos_covenant::{HistoryPage, OkReply, Reply, SlotChange, Wire};
 use batos_graph::{ObjectId, Past, Place, Record, Rev, Slot, SlotKind};
 use serde_json::json;
 
-use super::{Universe, UniverseError, View, apply::put_slot, commit::Changes, render, turns::Attempt};
+use super::{Universe, UniverseError, View, commit::Changes, patch::put_slot, render, turns::Attempt};
 use crate::vm::{Reads, Write};
 
 /// Revisions that one page looks at, at most.

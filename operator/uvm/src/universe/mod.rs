@@ -11,6 +11,7 @@ mod history;
 mod merge;
 mod opening;
 mod outbox;
+mod patch;
 mod posts;
 mod render;
 mod restoring;
@@ -23,16 +24,17 @@ mod turns;
 mod upgrade;
 mod version;
 mod view;
+mod witness;
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use batos_graph::{KeySpace, ObjectId, Store};
 use tokio::sync::Mutex;
 
-pub use apply::{TRAITS_PREFIX, with_method};
+pub use apply::TRAITS_PREFIX;
 pub use authority::Authority;
 pub use collection::{Collected, JobTargets};
 pub use commit::Changes;
@@ -40,6 +42,7 @@ pub use error::UniverseError;
 pub use export::{Checked, ImageRow, check, is_object};
 pub use opening::{Clock, Image, Opening};
 pub use outbox::{OUTBOX_PAGE, OutboxEvent};
+pub use patch::{Patch, Patched};
 pub use posts::{Envelope, Waiting, now};
 pub use restoring::Restoring;
 pub use retention::{Age, Retention};
@@ -48,6 +51,7 @@ pub use sweep::Swept;
 pub use turns::{Delivery, MAX_REPLY, Message, Outcome, Unanswered, Work};
 pub use version::{BatosVersion, UNIVERSE_FORMAT, admit_row};
 pub use view::{Ended, View};
+pub use witness::{Seen, Witness};
 
 use export::is_empty;
 use shards::Shards;
@@ -67,6 +71,8 @@ struct Inner {
     /// Messages to the objects of one shard run one after the other on this worker, so that a hot object does not make
     /// its own messages conflict. Correctness rests on the commit alone.
     lanes: Vec<Mutex<()>>,
+    /// Who looks on.
+    witness: OnceLock<Arc<dyn Witness>>,
     /// Turns that had to run again because what they had read was stale.
     conflicts: AtomicU64,
     /// Where commits left something for the relay.
@@ -98,6 +104,7 @@ impl Universe {
                 store,
                 cache: Cache::default(),
                 lanes: (0..256).map(|_| Mutex::new(())).collect(),
+                witness: OnceLock::new(),
                 conflicts: AtomicU64::new(0),
                 outbox: outbox::Filled::default(),
                 posts: Shards::default(),

@@ -13,6 +13,7 @@ use super::{
     commit::Changes,
     history::{differences, whole},
     posts, render, retention,
+    witness::Seen,
 };
 use crate::vm::{Call, Limits, NotUnderstood, Question, Turn, VmError};
 
@@ -93,6 +94,21 @@ pub struct Unanswered {
     pub question: Option<Box<Question>>,
 }
 
+impl Unanswered {
+    /// That nobody sent: something else asks for it.
+    pub fn of(receiver: ObjectId, selector: &str) -> Self {
+        Self {
+            receiver,
+            selector: selector.to_owned(),
+            shapes: Vec::new(),
+            arguments: None,
+            sender: String::new(),
+            intent: None,
+            question: None,
+        }
+    }
+}
+
 /// A model's answer, as a turn takes it, with the key of its question.
 pub type Outcome = ([u8; 32], Wire);
 
@@ -165,11 +181,14 @@ impl Universe {
                 }
                 changes.delivered = Some(waiting.delivered());
             }
+            let seen = self.inner.witness.get().and_then(|witness| Some((witness, Seen::of(message, &changes)?)));
+            let witnessed = || seen.into_iter().for_each(|(witness, seen)| witness.saw(seen));
             if inbox.is_none() && changes.is_only_reading() {
-                match self.is_current(&changes).await? {
-                    true => return Ok(Delivery::Replied(reply)),
-                    false => continue,
+                if !self.is_current(&changes).await? {
+                    continue;
                 }
+                witnessed();
+                return Ok(Delivery::Replied(reply));
             }
             let (marker, stored) = match &inbox {
                 Some(key) => {
@@ -187,6 +206,7 @@ impl Universe {
                     // The next turn runs while this one is synced: turns on a hot object share syncs.
                     drop(turn.take());
                     durable.await.map_err(UniverseError::Store)?;
+                    witnessed();
                     return Ok(Delivery::Replied(reply));
                 }
                 Err(UniverseError::Store(StoreError::Conflict(keys))) => {
@@ -341,7 +361,8 @@ impl Universe {
             Ended::Failed(VmError { kind: ErrorKind::NoSuchObject, .. }) if changes.is_absent(message.object) => {
                 return Err(UniverseError::NoSuchObject(message.object.to_string()));
             }
-            Ended::Failed(VmError { kind, message, stack }) => {
+            Ended::Failed(VmError { kind, message, stack, fault }) => {
+                changes.fault = fault;
                 let transcript = transcript.map(Box::new);
                 Reply::Error { error: ErrorReply { stack, transcript, ..ErrorReply::new(kind, message) } }
             }
@@ -369,6 +390,7 @@ fn unanswered(missing: NotUnderstood, message: &Message) -> Result<Delivery, Uni
             kind: ErrorKind::NotUnderstood,
             message: format!("a transient object does not understand {:?}", missing.selector),
             stack: Vec::new(),
+            fault: None,
         })),
     }
 }

@@ -11,11 +11,23 @@ pub struct VmError {
     pub message: String,
     /// Activations from the innermost outwards: `receiver selector, line n`.
     pub stack: Vec<String>,
+    /// The method at fault, if one is.
+    pub fault: Option<Box<Fault>>,
+}
+
+/// The innermost method outside the image that was running when a turn failed otherwise than by its own word: an error that
+/// it signals itself is an answer like others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub holder: ObjectId,
+    pub selector: String,
+    pub line: u32,
+    pub kind: ErrorKind,
 }
 
 impl VmError {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), stack: Vec::new() }
+        Self { kind, message: message.into(), stack: Vec::new(), fault: None }
     }
 }
 

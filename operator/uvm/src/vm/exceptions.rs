@@ -96,6 +96,7 @@ pub(super) const TABLE: &[(&str, Primitive)] = &[
             Some(text) => text.to_owned(),
             None => m.describe(arg(a, 0)),
         };
+        m.is_fault = is_fault(m, me)?;
         m.drop_signalling(me);
         Err(Stop::Fail(VmError::new(kind, text)))
     }),
@@ -117,6 +118,28 @@ fn activation(value: Value) -> Option<u64> {
 
 fn unwind(target: Value, ending: Ending) -> Result {
     Ok(Flow::Unwind { target: activation(target).unwrap_or_default(), ending })
+}
+
+/// Exceptions of the image that tell of a defect. `Error` is what methods signal in their own words.
+pub(super) const FAULTS: &[ObjectId] = &[
+    image::ZERO_DIVIDE,
+    image::SUBSCRIPT_OUT_OF_BOUNDS,
+    image::KEY_NOT_FOUND,
+    image::BLOCK_CANNOT_RETURN,
+    image::NON_BOOLEAN_RECEIVER,
+    image::ARGUMENTS_COUNT,
+    image::COLLECTION_IS_EMPTY,
+    image::NOT_FOUND,
+];
+
+fn is_fault(m: &mut Machine, exception: Value) -> Result<bool> {
+    for fault in FAULTS {
+        let prototype = Value::object(m.heap.refer(*fault));
+        if delegates(m, exception, prototype)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether `value` is `ancestor` or delegates to it, directly or not.

@@ -8,6 +8,7 @@ use batos_graph::{ObjectId, Payload, Record, Rev};
 use super::{
     VmError,
     compile::is_primitive,
+    error::Fault,
     exceptions::{Mark, Unwinding},
     heap::{Body, Heap, Linked, Spent},
     map::{MapId, reserved},
@@ -152,6 +153,8 @@ pub(super) struct Machine {
     pub(super) checkpoint: Checkpoint,
     pub(super) max_depth: usize,
     pub(super) limits: Limits,
+    /// Whether the exception that nobody handled came from what a method does, not from what it signals.
+    pub(super) is_fault: bool,
 }
 
 impl Machine {
@@ -184,6 +187,7 @@ impl Machine {
             // The activation that carries the first message counts too.
             max_depth: limits.depth + 1,
             limits,
+            is_fault: false,
         }
     }
 
@@ -278,6 +282,21 @@ impl Machine {
             }
         }
         lines
+    }
+
+    /// The method at fault for a failure of this kind.
+    pub fn fault(&self, kind: ErrorKind) -> Option<Fault> {
+        let is_fault = match kind {
+            ErrorKind::MethodFailed => self.is_fault,
+            kind => matches!(kind, ErrorKind::LimitExceeded | ErrorKind::Ambiguous),
+        };
+        let is_own = |frame: &&Frame| self.code_of(frame).is_some_and(|code| !code.is_kernel);
+        let frame = self.frames.iter().rev().find(is_own).filter(|_| is_fault)?;
+        let line = self.code_of(frame)?.lines.get(frame.ip as usize).copied().unwrap_or_default();
+        // A block belongs to the activation that it answers from.
+        let home = self.frames.iter().find(|home| home.serial == frame.home)?;
+        let holder = self.heap.id_of(home.holder?, &self.seed)?;
+        Some(Fault { holder, selector: self.code_of(home)?.name.clone(), line, kind })
     }
 
     /// A value for people.

@@ -28,7 +28,7 @@ mod turn;
 mod value;
 
 pub use compile::{CheckedMethod, check_method};
-pub use error::VmError;
+pub use error::{Fault, VmError};
 pub use post::{Post, TimerId};
 pub use slots::header;
 pub use turn::{Call, Effects, Exit, Limits, Needs, NotUnderstood, Question, Reads, Turn, Write};

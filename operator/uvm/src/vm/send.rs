@@ -11,7 +11,7 @@ use super::{
     VmError,
     compile::compile,
     error::{Stop, failed, raise},
-    exceptions::Mark,
+    exceptions::{FAULTS, Mark},
     heap::{Body, Slot, SlotType},
     lookup::{Found, lookup, lookup_from},
     machine::{Cache, Call, Frame, LOOKUPS, Machine, NOT_LOOKED_UP, Target, WAYS},
@@ -341,6 +341,7 @@ impl Machine {
     /// Turns the failure of the running op into an exception; its answer is the op's.
     pub(super) fn signal(&mut self, prototype: ObjectId, error: VmError) -> Result<(), Stop> {
         if !self.has_handler() {
+            self.is_fault = FAULTS.contains(&prototype);
             return Err(Stop::Fail(error));
         }
         let prototype = self.touch_exception(prototype)?;

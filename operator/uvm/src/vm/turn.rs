@@ -183,6 +183,7 @@ impl Turn {
             Err(Stop::NotUnderstood(missing)) => Exit::NotUnderstood(missing),
             Err(Stop::Fail(mut error) | Stop::Raise(_, mut error)) => {
                 error.stack = self.machine.backtrace();
+                error.fault = self.machine.fault(error.kind).map(Box::new);
                 Exit::Failed(error)
             }
         }

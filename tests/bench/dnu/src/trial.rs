@@ -7,7 +7,7 @@ use batos_covenant::{ApplyCommand, ErrorKind, Example, PrototypeDefinition, Wire
 use batos_graph::{ObjectId, Record, Slot, SlotKind};
 use batos_mind::{Behaviour, Case, Verdict};
 use batos_uvm::{
-    universe::{Universe, View, Work},
+    universe::{Patch, Universe, View, Work},
     vm::{Call, Exit, Limits, Turn},
 };
 
@@ -48,10 +48,11 @@ impl Trial {
             view: View::new(&self.universe),
             receiver: self.object,
             holder: (self.holder.0, &self.holder.1),
-            intent: false,
-            selector: &self.selector,
+            patch: Patch::Method(&self.selector),
             examples: &self.examples,
+            kept: &[],
             asked: None,
+            defect: None,
             began: 0,
             seed: [0; 32],
         };

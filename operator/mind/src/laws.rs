@@ -1,0 +1,121 @@
+//! Laws of selectors whose names promise something: what a method of such a name does must keep them, whatever the
+//! examples say. Each is a method of the language that answers false where the law is broken.
+
+/// Examples whose state and arguments a law is tried on.
+pub(crate) const EXAMPLES: usize = 8;
+
+pub(crate) struct Law {
+    pub says: &'static str,
+    /// With `SELF` for the message, `A` for its first argument.
+    holds: &'static str,
+}
+
+/// Whose names promise the same.
+enum Family {
+    Is(&'static [&'static str]),
+    /// `isEmpty`, `hasPart:`: a question.
+    Asks(&'static [&'static str]),
+}
+
+const LAWS: &[(Family, Law)] = &[
+    (Family::Is(&["="]), Law { says: "an object equals itself", holds: "self = self" }),
+    (Family::Is(&["="]), Law { says: "equality goes both ways", holds: "(self = A) = (A = self)" }),
+    (
+        Family::Is(&["=", "hash"]),
+        Law {
+            says: "what is equal has equal hashes",
+            holds: "(self = self copy) not or: [ self hash = self copy hash ]",
+        },
+    ),
+    (Family::Is(&["hash"]), Law { says: "a hash is an integer", holds: "(SELF) isInteger" }),
+    (
+        Family::Is(&["<", ">"]),
+        Law { says: "nothing is before itself", holds: "(self < self) not and: [ (self > self) not ]" },
+    ),
+    (
+        Family::Is(&["<=", ">="]),
+        Law { says: "everything is at least itself", holds: "self <= self and: [ self >= self ]" },
+    ),
+    (
+        Family::Is(&["=", "~=", "<", ">", "<=", ">=", "includes:"]),
+        Law { says: "it answers true or false", holds: "(SELF) == true or: [ (SELF) == false ]" },
+    ),
+    (
+        Family::Asks(&["is", "has", "can", "includes"]),
+        Law { says: "a question is answered with true or false", holds: "(SELF) == true or: [ (SELF) == false ]" },
+    ),
+    (
+        Family::Is(&["copy", "shallowCopy", "deepCopy"]),
+        Law { says: "a copy is another object", holds: "((SELF) == self) not" },
+    ),
+    (
+        Family::Is(&["printString", "displayString", "asString"]),
+        Law { says: "it answers a string", holds: "(SELF) isString" },
+    ),
+    (
+        Family::Is(&["size"]),
+        Law { says: "a size is an integer not below 0", holds: "(SELF) isInteger and: [ (SELF) >= 0 ]" },
+    ),
+];
+
+/// The laws that a method of this name must keep.
+pub(crate) fn of(selector: &str) -> impl Iterator<Item = &'static Law> {
+    let selector = selector.to_owned();
+    LAWS.iter().filter(move |(family, _)| family.has(&selector)).map(|(_, law)| law)
+}
+
+impl Family {
+    fn has(&self, selector: &str) -> bool {
+        match self {
+            Self::Is(names) => names.contains(&selector),
+            Self::Asks(words) => words.iter().any(|word| {
+                let rest = selector.strip_prefix(word).unwrap_or_default();
+                rest.starts_with(char::is_uppercase)
+            }),
+        }
+    }
+}
+
+impl Law {
+    /// Selector and source of a method called `name` that answers whether the law holds, with the arguments of `selector`.
+    pub fn method(&self, selector: &str, name: &str) -> (String, String) {
+        let parts: Vec<&str> = match selector.ends_with(':') {
+            true => selector.split_inclusive(':').collect(),
+            false if selector.starts_with(char::is_alphabetic) => Vec::new(),
+            false => vec![selector],
+        };
+        let argument = |n: usize| format!("argument{n}");
+        let call: String = parts.iter().enumerate().map(|(n, part)| format!("{part} {} ", argument(n))).collect();
+        let send = if parts.is_empty() { format!("self {selector}") } else { format!("self {}", call.trim_end()) };
+        let keywords = (0..parts.len()).map(|n| if n == 0 { format!("{name}:") } else { "with:".to_owned() });
+        let called: String = if parts.is_empty() { name.to_owned() } else { keywords.clone().collect() };
+        let header: Vec<String> =
+            keywords.enumerate().map(|(n, keyword)| format!("{keyword} {}", argument(n))).collect();
+        let header = if parts.is_empty() { name.to_owned() } else { header.join(" ") };
+        let holds = self.holds.replace('A', &argument(0)).replace("SELF", &send);
+        (called, format!("{header} = ( ^{holds} )"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batos_uvm::vm::check_method;
+
+    use super::*;
+
+    #[test]
+    fn laws_are_methods_that_compile() {
+        for selector in ["=", "hash", "<", "<=", "isEmpty", "hasPart:of:", "copy", "printString", "size", "includes:"] {
+            let mut some = false;
+            for law in of(selector) {
+                let (called, source) = law.method(selector, "law");
+                assert_eq!(check_method(&source).map(|method| method.selector), Ok(called), "{source}");
+                some = true;
+            }
+            assert!(some, "{selector}");
+        }
+        for selector in ["island", "issue:", "at:", "sizeOf:", "has"] {
+            assert_eq!(of(selector).count(), 0, "{selector}");
+        }
+    }
+}
