@@ -45,6 +45,10 @@ pub struct ProposalSpec {
     pub holder: String,
     #[schemars(length(max = 256))]
     pub selector: String,
+    /// What was asked for in words; the source is then an object literal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub asked: Option<String>,
     /// The method.
     #[schemars(length(max = 65536))]
     pub source: String,

@@ -151,6 +151,8 @@ fn show_becoming(becoming: &Becoming) {
     let Becoming { id, object, name, selector, step, mind, model_calls, .. } = becoming;
     println!("{}  {}", style::title(id), style::aside(step));
     println!("  {selector} of {}", name.as_deref().unwrap_or(object));
+    becoming.asked.iter().for_each(|text| println!("  asked for: {text}"));
+    becoming.route.iter().for_each(|route| println!("  {route}"));
     if *model_calls > 0 {
         let tokens = becoming.prompt_tokens + becoming.completion_tokens;
         println!("  {model_calls} calls of {mind}, {tokens} tokens");
@@ -190,6 +192,7 @@ fn show(proposal: &Proposal) {
         serde_json::to_value(state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
     println!("{}  {}", style::title(id), style::aside(format!("{state}, drafted by {mind}")));
     println!("  {} of {}", selector, name.as_deref().unwrap_or(object));
+    proposal.asked.iter().for_each(|text| println!("  asked for: {text}"));
     if let Some(conflict) = &proposal.conflict {
         println!("  it breaks {conflict}");
         if proposal.state == ProposalState::Pending {
@@ -264,6 +267,7 @@ impl Why {
             "made by {} in {} calls, {} + {} tokens",
             made.mind, made.model_calls, made.prompt_tokens, made.completion_tokens
         );
+        made.asked.iter().for_each(|text| println!("asked for: {text}"));
         println!("becoming {}: batos replay judges it again", made.becoming);
         println!("prompt {} with toolForge at revision {} (-o json shows it)", made.request, made.forge_rev);
         println!("admitted by {} examples", made.examples);

@@ -16,6 +16,7 @@ use crate::{
     budget::{self, Spent},
     draft::usage_of,
     journal::{load, open_jobs, record},
+    organs::swap_attempts,
     prompt::{Failure, is_selector},
     repair::Watch,
     route::{Route, Situation, Trigger},
@@ -24,8 +25,6 @@ use crate::{
 /// Environment variable that names a step after whose commit the process aborts: how tests show that each step is
 /// taken once.
 const CRASH_AT: &str = "BATOS_CRASH_AT";
-/// Journal conflicts with other workers that one run of a becoming survives.
-pub(crate) const ATTEMPTS: u32 = 16;
 
 /// Makes missing methods for one universe. Cheap to clone.
 #[derive(Clone)]
@@ -106,11 +105,11 @@ impl Mind {
 
     /// Begins a becoming, unless there is one that answers the same question, and takes its steps.
     pub(crate) async fn begun(&self, job: &Job, sender: &str) -> Result<Outcome, BecomingError> {
-        let mut conflicts = 0;
+        let (mut conflicts, attempts) = (0, swap_attempts(&self.universe).await?);
         while let Err(error) = self.begin(job, sender).await {
             match error {
                 // Somebody else asked, or spent something.
-                BecomingError::Universe(UniverseError::Store(StoreError::Conflict(_))) if conflicts < ATTEMPTS => {
+                BecomingError::Universe(UniverseError::Store(StoreError::Conflict(_))) if conflicts < attempts => {
                     conflicts += 1;
                 }
                 other => return Err(other),
@@ -205,7 +204,7 @@ impl Mind {
     }
 
     async fn take_steps(&self, id: ObjectId) -> Result<Outcome, BecomingError> {
-        let mut conflicts = 0;
+        let (mut conflicts, attempts) = (0, swap_attempts(&self.universe).await?);
         loop {
             let Some((mut rev, job)) = load(&self.universe, id).await? else {
                 return Err(UniverseError::Internal(format!("becoming {id} has no journal")).into());
@@ -237,7 +236,7 @@ impl Mind {
             // Whoever finds a conflict meanwhile halts this one too.
             changes.expect.extend(unhalted.filter(|_| job.step == Step::Swapped));
             match self.step(&job, Some(rev), changes).await {
-                Err(UniverseError::Store(StoreError::Conflict(_))) if conflicts < ATTEMPTS => conflicts += 1,
+                Err(UniverseError::Store(StoreError::Conflict(_))) if conflicts < attempts => conflicts += 1,
                 other => other.map(|_| ())?,
             }
         }
@@ -294,7 +293,7 @@ impl Mind {
     }
 
     /// The method and the journal's last step are one commit.
-    async fn swap(&self, mut job: Job) -> Result<(Job, Changes), UniverseError> {
+    async fn swap(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let source = job.draft.clone().unwrap_or_default();
         let (mut changes, holder) = match self.universe.change(job.patch(), job.receiver, &source).await {
             Err(error @ (UniverseError::BadSlot { .. } | UniverseError::Syntax { .. })) => {

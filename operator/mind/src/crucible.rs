@@ -18,15 +18,15 @@ use crate::{
     extract,
     inputs::Inputs,
     laws,
+    organs::Crucible,
     repair::Defect,
 };
 
 /// Objects that the search for an inherited slot visits.
 const MAX_CHAIN: usize = 64;
 
-/// Messages without an example that a draft is tried on, and how many are drawn at most to find as many different ones.
-const PROBES: usize = 64;
-const MAX_DRAWS: usize = 8 * PROBES;
+/// Messages that are drawn at most for each that is new.
+const DRAWS: usize = 8;
 
 /// Revisions of the objects that a verdict rests on; those of the image are left out.
 pub type Base = BTreeMap<ObjectId, Rev>;
@@ -93,6 +93,7 @@ pub struct Case<'a> {
     pub asked: Option<&'a [Wire]>,
     /// What is wrong with the method that a draft replaces.
     pub defect: Option<&'a Defect>,
+    pub crucible: Crucible,
     /// Time and chance of the turns: the same draft gets the same verdict.
     pub began: u64,
     pub seed: [u8; 32],
@@ -228,7 +229,7 @@ impl Case<'_> {
     /// The law of the selector's family that it breaks.
     async fn broken_law(&self, source: &str, base: &mut Base) -> Result<Option<String>, UniverseError> {
         let Some(selector) = self.selector() else { return Ok(None) };
-        for law in laws::of(selector) {
+        for law in laws::of(selector).filter(|_| self.crucible.laws) {
             for (number, example) in self.examples.iter().take(laws::EXAMPLES).enumerate() {
                 // A name that no draft can know.
                 let name = format!("law{}", blake3::Hash::from_bytes(self.seed).to_hex().get(..16).unwrap_or_default());
@@ -253,10 +254,10 @@ impl Case<'_> {
     fn probes(&self) -> Vec<Example> {
         let mut seen: BTreeSet<String> = self.examples.iter().map(told).collect();
         let selectors: BTreeSet<&str> = self.examples.iter().map(|example| example.send.selector.as_str()).collect();
-        let share = PROBES / selectors.len().max(1);
+        let share = self.crucible.probes / selectors.len().max(1);
         let mut probes = Vec::new();
         for selector in selectors {
-            let drawn = Inputs::new(self.examples, selector).widened().take(MAX_DRAWS);
+            let drawn = Inputs::new(self.examples, selector).widened().take(DRAWS * share);
             probes.extend(drawn.filter(|probe| seen.insert(told(probe))).take(share));
         }
         probes

@@ -31,9 +31,9 @@ pub enum MindError {
     /// The manifest's budget is used up.
     #[error("{text}: ask again in the next {window}")]
     Spent { text: String, window: &'static str },
-    /// The prompts in the graph cannot be used.
-    #[error("toolForge: {0}")]
-    BadForge(String),
+    /// The prompts and policies in the graph cannot be used.
+    #[error("{0}")]
+    BadOrgan(String),
     #[error(transparent)]
     Client(#[from] ClientError),
 }

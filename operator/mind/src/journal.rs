@@ -14,6 +14,7 @@ use crate::{
     crucible::Base,
     judgement::Known,
     lease::Claim,
+    organs::Crucible,
     prompt::Failure,
     repair::Defect,
     route::Route,
@@ -88,6 +89,9 @@ pub struct Job {
     /// Revision of `toolForge`, whose prompts the mind was asked with.
     #[serde(default)]
     pub forge_rev: Rev,
+    /// How its drafts are judged.
+    #[serde(default)]
+    pub crucible: Crucible,
     pub model_calls: u32,
     /// Of all calls, as far as the server tells.
     #[serde(default)]
@@ -129,8 +133,6 @@ pub struct Trial {
     pub base: Vec<(ObjectId, Rev)>,
 }
 
-/// Bytes of answers that are kept for a replay: a row of the journal is bounded.
-const MAX_TRIALS: usize = 96 * 1024;
 /// Bytes of the arguments that a row keeps.
 const MAX_ARGUMENTS: usize = 8 * 1024;
 /// Most objects that a kept verdict rests on.
@@ -185,6 +187,7 @@ impl Job {
             draft: None,
             mind: String::new(),
             forge_rev: 0,
+            crucible: Crucible::default(),
             model_calls: 0,
             usage: Usage::default(),
             prompt: Default::default(),
@@ -255,16 +258,17 @@ impl Job {
             kept: &known.kept,
             asked: self.arguments.as_deref(),
             defect: self.defect.as_ref(),
+            crucible: self.crucible,
             began: self.began,
             seed: *blake3::hash(format!("crucible {} {}", self.id, self.began).as_bytes()).as_bytes(),
         }
     }
 
-    /// Keeps what was judged, for a replay.
-    pub fn tried(&mut self, answer: &str, verdict: &Verdict, base: Base) {
+    /// Keeps what was judged, for a replay, as far as `most` bytes hold all that was: a row of the journal is bounded.
+    pub fn tried(&mut self, answer: &str, verdict: &Verdict, base: Base, most: usize) {
         let verdict = verdict.to_string();
         let kept: usize = self.trials.iter().map(|trial| trial.answer.len() + trial.verdict.len()).sum();
-        match kept + answer.len() + verdict.len() <= MAX_TRIALS && base.len() <= MAX_BASE {
+        match kept + answer.len() + verdict.len() <= most && base.len() <= MAX_BASE {
             true => {
                 let base = base.into_iter().collect();
                 self.trials.push(Trial { answer: answer.to_owned(), verdict, base });

@@ -11,7 +11,7 @@ use batos_graph::{ObjectId, Record, SlotKind};
 use batos_uvm::universe::{Changes, UniverseError, View};
 
 use crate::{
-    Autonomy, BecomingError, Change, Codex, Forge, Job, Mind, Prompt, Step, Verdict,
+    Autonomy, BecomingError, Change, Codex, Crucible, Forge, Job, Mind, Prompt, Scribe, Step, Verdict,
     agreement::{Behaviour, agree},
     becoming::fail,
     crucible::{parents_of, unjudgeable},
@@ -44,6 +44,7 @@ impl Mind {
         let context = self.context(&job).await?;
         let forge = Forge::read(&self.universe).await?;
         job.holder = Some(context.holder_id);
+        job.crucible = Crucible::read(&self.universe).await?;
         let mut round = self.try_all(&mut job, &context).await?;
         let behaviours: Vec<_> = round.admitted.iter().map(|admitted| &admitted.behaviour).collect();
         let Some(agreement) = agree(&behaviours) else {
@@ -86,7 +87,8 @@ impl Mind {
     }
 
     /// Tries every answer; equal ones once.
-    async fn try_all(&self, job: &mut Job, context: &Context) -> Result<Round, UniverseError> {
+    async fn try_all(&self, job: &mut Job, context: &Context) -> Result<Round, BecomingError> {
+        let scribe = Scribe::read(&self.universe).await?;
         let answers = std::mem::take(&mut job.answers);
         let asked = job.clone();
         let case = asked.case(View::new(&self.universe), (context.holder_id, &context.holder), &context.known);
@@ -97,7 +99,7 @@ impl Mind {
                 Some(same) => same.clone(),
                 None => {
                     let (verdict, base) = case.judged(&answer).await?;
-                    job.tried(&answer, &verdict, base);
+                    job.tried(&answer, &verdict, base, scribe.answers);
                     judged.insert(answer.clone(), verdict.clone());
                     verdict
                 }

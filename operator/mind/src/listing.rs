@@ -6,8 +6,9 @@ use batos_uvm::universe::{Changes, UniverseError, View};
 
 use crate::{
     BecomingError, Job, Mind, Step,
-    becoming::{ATTEMPTS, refuse},
+    becoming::refuse,
     journal::{load, page},
+    organs::swap_attempts,
     route::Route,
 };
 
@@ -17,7 +18,7 @@ const MAX_REASON: usize = 500;
 impl Mind {
     /// Ends an open becoming. It is remembered like one that was refused.
     pub async fn cancel(&self, id: ObjectId, reason: &str) -> Result<Becoming, BecomingError> {
-        let mut conflicts = 0;
+        let (mut conflicts, attempts) = (0, swap_attempts(&self.universe).await?);
         loop {
             let Some((rev, mut job)) = load(&self.universe, id).await? else {
                 return Err(UniverseError::NoSuchObject(format!("becoming {id}")).into());
@@ -33,7 +34,7 @@ impl Mind {
             job.codex = self.policy.codex.digest();
             refuse(&mut job, format!("it was cancelled: {reason}"));
             match self.step(&job, Some(rev), Changes::default()).await {
-                Err(UniverseError::Store(StoreError::Conflict(_))) if conflicts < ATTEMPTS => conflicts += 1,
+                Err(UniverseError::Store(StoreError::Conflict(_))) if conflicts < attempts => conflicts += 1,
                 Err(error) => return Err(error.into()),
                 Ok(_) => return Ok(self.told(&job).await?),
             }

@@ -96,7 +96,7 @@ impl Prompt {
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
             wanted: if asks { Wanted::Slots } else { Wanted::Method },
-            model: None,
+            model: if material.defect.is_some() { forge.repairs.clone() } else { forge.makes.clone() },
         }
     }
 
@@ -129,7 +129,7 @@ impl Prompt {
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
             wanted: Wanted::Value,
-            model: None,
+            model: forge.says.clone(),
         }
     }
 
@@ -321,6 +321,9 @@ mod tests {
             agreement: 1,
             max_tokens: 64,
             temperature: 0.0,
+            makes: None,
+            repairs: None,
+            says: None,
         }
     }
 

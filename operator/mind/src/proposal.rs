@@ -303,7 +303,7 @@ impl Mind {
         job: &mut Job,
         holder: ObjectId,
         changes: &mut Changes,
-    ) -> Result<Option<(Job, Changes)>, UniverseError> {
+    ) -> Result<Option<(Job, Changes)>, BecomingError> {
         let now_there = View::new(&self.universe).object(holder).await?;
         let source = job.draft.clone().unwrap_or_default();
         let now_there = now_there.and_then(|(_, record)| job.replaces(&record, &source));

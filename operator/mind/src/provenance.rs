@@ -7,10 +7,8 @@ use batos_uvm::{
     universe::{Changes, Universe, UniverseError, now},
 };
 
-use crate::{Job, Mind};
+use crate::{BecomingError, Job, Mind, Scribe};
 
-/// Bytes of a prompt or draft that are kept: a record has a limit.
-const MOST: usize = 24 * 1024;
 /// Records of one object that are looked through for a selector.
 const PAGE: usize = 128;
 
@@ -19,8 +17,9 @@ pub fn digest(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
-fn capped(text: &str) -> String {
-    let end = (0..=MOST.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+/// A record has a limit.
+fn capped(text: &str, most: usize) -> String {
+    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     text.get(..end).unwrap_or_default().to_owned()
 }
 
@@ -31,7 +30,8 @@ pub(crate) async fn add(
     holder: ObjectId,
     replaced: Option<String>,
     changes: &mut Changes,
-) -> Result<(), UniverseError> {
+) -> Result<(), BecomingError> {
+    let scribe = Scribe::read(universe).await?;
     let keys = universe.keys();
     // What brings data alone changes the receiver alone.
     let written = changes.writes.iter().any(|write| write.id == holder);
@@ -50,7 +50,7 @@ pub(crate) async fn add(
         replaced,
         mind: job.mind.clone(),
         request: job.prompt.1.clone(),
-        prompt: capped(&job.prompt.0),
+        prompt: capped(&job.prompt.0, scribe.prompt),
         forge_rev: job.forge_rev,
         model_calls: job.model_calls,
         prompt_tokens: job.usage.prompt_tokens,
@@ -58,7 +58,10 @@ pub(crate) async fn add(
         refused: job
             .failures
             .iter()
-            .map(|failure| RefusedDraft { draft: failure.draft.clone(), reason: failure.reason.clone() })
+            .map(|failure| RefusedDraft {
+                draft: capped(&failure.draft, scribe.prompt),
+                reason: failure.reason.clone(),
+            })
             .collect(),
         examples: job.examples,
         agreement: job.agreement.clone(),

@@ -69,7 +69,7 @@ async fn of_several_drafts_one_that_holds_is_taken_and_the_best_is_spoken_of() {
 
     assert_eq!(place.eval(Authority::Architect, "toolForge attempts: 0. 1").await, Ok(json!(1)));
     let error = Mind::new(place.universe.clone(), mind, Policy::default()).make(&place.missing("pay:")).await;
-    assert!(matches!(error, Err(BecomingError::Mind(MindError::BadForge(why))) if why.contains("attempts")));
+    assert!(matches!(error, Err(BecomingError::Mind(MindError::BadOrgan(why))) if why.contains("attempts")));
 }
 
 #[tokio::test]

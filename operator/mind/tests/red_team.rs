@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use batos_covenant::{ErrorReply, Example, SendCommand};
 use batos_graph::{ObjectId, Place as Row};
-use batos_mind::{Case, Mind, Outcome, Policy, Verdict};
+use batos_mind::{Case, Crucible, Mind, Outcome, Policy, Verdict};
 use batos_uvm::universe::{Authority, ImageRow, Patch, Universe, View, Work};
 use common::{GOOD, Place, Scripted, deliver, place};
 use serde_json::json;
@@ -187,6 +187,7 @@ async fn judge(place: &Place, examples: &[Example], answer: &str) -> Verdict {
         kept: &[],
         asked: None,
         defect: None,
+        crucible: Crucible::default(),
         began: 1_700_000_000_000,
         seed: [7; 32],
     };
@@ -305,6 +306,7 @@ async fn the_crucible_and_service_give_the_same_trace() {
             kept: &[],
             asked: None,
             defect: None,
+            crucible: Crucible::default(),
             began: batos_uvm::universe::now(),
             seed: [1; 32],
         };

@@ -40,8 +40,19 @@ pub const COLLECTION_IS_EMPTY: ObjectId = ObjectId::well_known(80);
 /// Holds the prompts and policies of making methods.
 pub const TOOL_FORGE: ObjectId = ObjectId::well_known(96);
 
+/// Holds how drafts are judged.
+pub const CRUCIBLE: ObjectId = ObjectId::well_known(97);
+/// Holds how personae are asked.
+pub const CODEX: ObjectId = ObjectId::well_known(98);
+/// Holds how what was made goes in.
+pub const ATOMIC_SWAP: ObjectId = ObjectId::well_known(99);
+/// Holds what is kept of how methods came to be.
+pub const SCRIBE: ObjectId = ObjectId::well_known(100);
+/// Holds who is asked for what.
+pub const WEAVER: ObjectId = ObjectId::well_known(101);
+
 /// Objects of the image whose data slots are prompts and policies: the Architect may change those.
-pub const ORGANS: &[ObjectId] = &[TOOL_FORGE];
+pub const ORGANS: &[ObjectId] = &[TOOL_FORGE, CRUCIBLE, CODEX, ATOMIC_SWAP, SCRIBE, WEAVER];
 
 /// Name, id and source of each object. Other objects of the image are referred to by the names here, in one word.
 const OBJECTS: &[(&str, ObjectId, &str)] = &[
@@ -84,6 +95,11 @@ const OBJECTS: &[(&str, ObjectId, &str)] = &[
     ("Transcript", ObjectId::well_known(37), include_str!("../image/transcript.bt")),
     ("AsyncSender", ObjectId::well_known(38), include_str!("../image/asyncSender.bt")),
     ("toolForge", TOOL_FORGE, include_str!("../image/toolForge.bt")),
+    ("crucible", CRUCIBLE, include_str!("../image/crucible.bt")),
+    ("codex", CODEX, include_str!("../image/codex.bt")),
+    ("atomicSwap", ATOMIC_SWAP, include_str!("../image/atomicSwap.bt")),
+    ("scribe", SCRIBE, include_str!("../image/scribe.bt")),
+    ("weaver", WEAVER, include_str!("../image/weaver.bt")),
     ("Exception", EXCEPTION, include_str!("../image/exception.bt")),
     ("Error", ERROR, "(| parent* = Exception. exceptionName = 'Error'. isResumable = ( false ) |)"),
     ("ArithmeticError", ObjectId::well_known(66), "(| parent* = Error. exceptionName = 'ArithmeticError' |)"),

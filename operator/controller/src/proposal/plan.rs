@@ -76,6 +76,7 @@ fn object(universe: &Universe, row: &batos_covenant::Proposal) -> Proposal {
         selector: truncated(&row.selector, 256),
         source: truncated(&row.source, MAX_SOURCE),
         digest: truncated(&row.digest, 64),
+        asked: row.asked.clone(),
         replaces: row.replaces.as_deref().map(|source| truncated(source, MAX_SOURCE)),
         risks: row.risks.iter().take(MAX_RISKS).map(|risk| text(risk)).collect(),
         conflict: row.conflict.as_ref().map(|conflict| ConflictSpec {

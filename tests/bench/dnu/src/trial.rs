@@ -5,7 +5,7 @@ use std::sync::Arc;
 use batos_bench_store::{Failure, send};
 use batos_covenant::{ApplyCommand, ErrorKind, Example, PrototypeDefinition, Wire};
 use batos_graph::{ObjectId, Record, Slot, SlotKind};
-use batos_mind::{Behaviour, Case, Verdict};
+use batos_mind::{Behaviour, Case, Crucible, Verdict};
 use batos_uvm::{
     universe::{Patch, Universe, View, Work},
     vm::{Call, Exit, Limits, Turn},
@@ -53,6 +53,7 @@ impl Trial {
             kept: &[],
             asked: None,
             defect: None,
+            crucible: Crucible::default(),
             began: 0,
             seed: [0; 32],
         };
