@@ -1,6 +1,7 @@
 """A message that nobody understands makes the missing method."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_a_worker_that_dies_after_a_step_goes_on_there(universe, bus, step):
     assert_completes_after_a_restart(bus, "w")
 
 
-@pytest.mark.parametrize("round", range(8))
+@pytest.mark.parametrize("round", range(int(os.environ.get("BATOS_E2E_ROUNDS", "8"))))
 def test_a_worker_that_is_killed_anywhere_in_a_becoming_goes_on(universe, bus, dice, round):
     bus.send("account", "deposit:", 100, repeat=True)
     moment = dice.uniform(0.0005, 0.04)

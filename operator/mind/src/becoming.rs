@@ -12,7 +12,7 @@ use batos_uvm::universe::{Changes, Unanswered, Universe, UniverseError, View};
 use tokio::sync::Mutex;
 
 use crate::{
-    Autonomy, ClientError, Drafter, Forge, Job, MindError, Policy, Step,
+    Autonomy, ClientError, Crucible, Drafter, Forge, Job, MindError, Policy, Step,
     budget::{self, Spent},
     draft::usage_of,
     journal::{load, open_jobs, record},
@@ -245,6 +245,7 @@ impl Mind {
     /// When the mind cannot be asked, the becoming stays open.
     async fn draft(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let forge = Forge::read(&self.universe).await?;
+        job.crucible = Crucible::read(&self.universe).await?;
         let context = self.context(&job).await?;
         let prompt = context.prompt(&forge, &job, &self.policy.codex);
         let digest = prompt.digest();

@@ -11,7 +11,7 @@ use batos_graph::{ObjectId, Record, SlotKind};
 use batos_uvm::universe::{Changes, UniverseError, View};
 
 use crate::{
-    Autonomy, BecomingError, Change, Codex, Crucible, Forge, Job, Mind, Prompt, Scribe, Step, Verdict,
+    Autonomy, BecomingError, Change, Codex, Forge, Job, Mind, Prompt, Scribe, Step, Verdict,
     agreement::{Behaviour, agree},
     becoming::fail,
     crucible::{parents_of, unjudgeable},
@@ -44,7 +44,6 @@ impl Mind {
         let context = self.context(&job).await?;
         let forge = Forge::read(&self.universe).await?;
         job.holder = Some(context.holder_id);
-        job.crucible = Crucible::read(&self.universe).await?;
         let mut round = self.try_all(&mut job, &context).await?;
         let behaviours: Vec<_> = round.admitted.iter().map(|admitted| &admitted.behaviour).collect();
         let Some(agreement) = agree(&behaviours) else {

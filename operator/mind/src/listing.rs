@@ -41,6 +41,12 @@ impl Mind {
         }
     }
 
+    pub async fn becoming(&self, id: ObjectId) -> Result<Becoming, UniverseError> {
+        let known = load(&self.universe, id).await?;
+        let (_, job) = known.ok_or_else(|| UniverseError::NoSuchObject(format!("becoming {id}")))?;
+        self.told(&job).await
+    }
+
     /// Becomings, a page at a time, in the order of their ids.
     pub async fn becomings(&self, after: Option<&ObjectId>) -> Result<BecomingPage, UniverseError> {
         let (jobs, next) = page(&self.universe, after).await?;

@@ -145,7 +145,7 @@ impl Drafter for Slow {
 #[tokio::test]
 async fn of_several_workers_one_asks_and_another_goes_on_when_it_dies() {
     let place = place().await;
-    let policy = Policy { lease: std::time::Duration::from_millis(300), ..Policy::default() };
+    let policy = Policy { lease: std::time::Duration::from_millis(1500), ..Policy::default() };
     let (first, second) = (Slow::new(), Slow::new());
     let mind = |slow: &Arc<Slow>| Mind::new(place.universe.clone(), slow.clone(), policy.clone());
     let make = |slow: &Arc<Slow>| {
@@ -159,7 +159,7 @@ async fn of_several_workers_one_asks_and_another_goes_on_when_it_dies() {
     };
     let (dies, lives, slow) = if first_asks { (one, two, &second) } else { (two, one, &first) };
     // The claim is renewed for as long as the mind thinks.
-    let patience = tokio::time::timeout(policy.lease * 4, slow.asked.acquire()).await;
+    let patience = tokio::time::timeout(policy.lease * 2, slow.asked.acquire()).await;
     assert!(patience.is_err(), "two ask at once");
     dies.abort();
     slow.asked.acquire().await.unwrap().forget();
@@ -337,4 +337,82 @@ async fn what_looks_like_a_key_is_not_recorded() {
     assert!(matches!(place().await.make(Arc::new(recorder)).await.unwrap(), Outcome::Made(_)));
     assert!(!file.exists());
     assert!(ApiKey::read(&file).is_err());
+}
+
+/// Makes `selector` for an object whose one example sends it, and does not say what is right.
+async fn made_of(selector: &str, arguments: Value, draft: &str) -> Outcome {
+    let place = place().await;
+    let example = json!({ "send": { "selector": selector, "arguments": arguments } });
+    let definition = json!({ "slots": [{ "name": "worth", "value": 3 }], "examples": [example] });
+    let thing = common::apply(&place.universe, "thing", serde_json::from_value(definition).unwrap()).await;
+    let missing = Unanswered { receiver: thing, ..place.missing(selector) };
+    let mind = Scripted::new(&[&[draft], &[draft], &[draft]]);
+    Mind::new(place.universe.clone(), mind, Policy::default()).make(&missing).await.unwrap()
+}
+
+#[tokio::test]
+async fn laws_of_a_name_hold_whatever_the_examples_say() {
+    for (selector, arguments, wrong, law, right) in [
+        ("isRich", json!([]), "isRich = ( worth )", "answered with true or false", "isRich = ( worth > 9 )"),
+        ("hasAtLeast:", json!([2]), "hasAtLeast: n = ( n )", "true or false", "hasAtLeast: n = ( worth >= n )"),
+        ("size", json!([]), "size = ( 0 - worth )", "not below 0", "size = ( worth )"),
+        ("cost", json!([]), "cost = ( worth foo )", "does not understand", "cost = ( 0 - worth )"),
+    ] {
+        let refused = made_of(selector, arguments.clone(), wrong).await;
+        let why = match &refused {
+            Outcome::Refused(why) => why,
+            other => panic!("{wrong}: {other:?}"),
+        };
+        assert!(why.contains(law) || selector == "cost", "{wrong}: {why}");
+        assert!(matches!(made_of(selector, arguments, right).await, Outcome::Made(_)), "{right}");
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_is_there_under_another_name_is_told() {
+    let place = place().await;
+    let example = json!({ "given": { "balance": 1 }, "send": { "selector": "put:", "arguments": [2] }, "answers": 3 });
+    let method = json!({ "name": "add:", "method": "add: n = ( balance: balance + n. ^balance )" });
+    let slots = json!([{ "name": "balance", "value": 0 }, method]);
+    let definition = json!({ "slots": slots, "examples": [example] });
+    let purse = common::apply(&place.universe, "purse", serde_json::from_value(definition).unwrap()).await;
+    let missing = Unanswered { receiver: purse, ..place.missing("put:") };
+    let mind = Scripted::new(&[&["put: n = ( balance: balance + n. ^balance )"]]);
+    let outcome = Mind::new(place.universe.clone(), mind, Policy::default()).make(&missing).await.unwrap();
+    let Outcome::Proposed(proposal) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(proposal.risks, ["it is what add: n is already, under another name"]);
+}
+
+#[tokio::test]
+async fn the_organs_slots_are_policy() {
+    let place = place().await;
+    let sets = "crucible probes: 4. weaver makes: 'facet-a'. scribe promptBytes: 0. crucible probes";
+    assert!(place.eval(Authority::Sender, sets).await.is_err());
+    assert_eq!(place.eval(Authority::Architect, sets).await, Ok(json!(4)));
+    let mind = Scripted::new(&[&[GOOD]]);
+    assert!(matches!(place.make(mind.clone()).await.unwrap(), Outcome::Made(_)));
+    assert_eq!(mind.asked.lock().unwrap()[0].model.as_deref(), Some("facet-a"));
+    let minds = Mind::new(place.universe.clone(), mind, Policy::default());
+    let made = minds.why(place.account, "withdraw:").await.unwrap().provenance.unwrap();
+    assert_eq!((made.agreement.unwrap().messages, made.prompt.as_str()), (4, ""));
+    for (source, wrong) in [
+        ("crucible probes: 1000. 1", "crucible: its slot \"probes\""),
+        ("weaver makes: 3. 1", "weaver: its slot \"makes\""),
+        ("atomicSwap attempts: 0. 1", "atomicSwap: its slot \"attempts\""),
+        ("codex personaSystem: nil. 1", "codex: its slot \"personaSystem\""),
+    ] {
+        assert_eq!(place.eval(Authority::Architect, source).await, Ok(json!(1)), "{source}");
+        let missing = common::till(&place.universe).await;
+        let error = minds.make(&missing).await;
+        let why = match error {
+            Err(BecomingError::Mind(MindError::BadOrgan(why))) => why,
+            other => panic!("{source}: {other:?}"),
+        };
+        assert!(why.starts_with(wrong), "{source}: {why}");
+        let slot = wrong.split('"').nth(1).unwrap();
+        let organ = wrong.split(':').next().unwrap();
+        let undone = Work::Undo { slot: slot.to_owned() };
+        let id = place.universe.lookup_name(organ).await.unwrap().unwrap();
+        deliver(&place.universe, id, Authority::Architect, undone).await.unwrap();
+    }
 }

