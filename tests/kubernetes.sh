@@ -27,7 +27,7 @@ trap finish EXIT
 
 tell_state() {
   say "FAILED: this is how things stand"
-  kubectl get universes,prototypes,proposals,proposaldecisions,snapshots,modelpools,facets,jobs,deployments,statefulsets,pods -A -o wide
+  kubectl get universes,prototypes,codexes,proposals,proposaldecisions,snapshots,modelpools,facets,jobs,deployments,statefulsets,pods -A -o wide
   kubectl get events -A --sort-by=.metadata.creationTimestamp | tail -n 30
   local pod
   for pod in $(kubectl get pods -o name); do

@@ -1,10 +1,11 @@
-//! What people write: Universe, Prototype, Snapshot, ModelPool and Facet, as resources of Kubernetes or as the same YAML in
+//! What people write: Universe, Prototype, Codex, Snapshot, ModelPool and Facet, as resources of Kubernetes or as the same YAML in
 //! files; on Kubernetes also Proposal and ProposalDecision.
 //!
 //! Each spec is defined once. Feature `kubernetes` derives the resources (`Universe`, …) and their definitions from it;
 //! [`parse`] reads files with or without that feature.
 
 mod check;
+mod codex;
 mod facet;
 mod manifest;
 mod model_pool;
@@ -21,6 +22,7 @@ mod universe;
 #[cfg(feature = "kubernetes")]
 mod yaml;
 
+pub use codex::*;
 pub use facet::*;
 pub use manifest::{Manifest, Metadata, ParseError, Resource, parse, parse_mind};
 pub use model_pool::*;

@@ -7,7 +7,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 
-use crate::{FacetSpec, MindSpec, ModelPoolSpec, PrototypeSpec, SnapshotSpec, UniverseSpec, check};
+use crate::{CodexSpec, FacetSpec, MindSpec, ModelPoolSpec, PrototypeSpec, SnapshotSpec, UniverseSpec, check};
 
 /// A resource as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,7 @@ pub enum Resource {
     ModelPool(Manifest<ModelPoolSpec>),
     Facet(Manifest<FacetSpec>),
     Snapshot(Manifest<SnapshotSpec>),
+    Codex(Manifest<CodexSpec>),
 }
 
 /// Why a file is refused. Line and column count from 1; both are 1 where nothing narrower is known.
@@ -72,6 +73,7 @@ enum Kind {
     ModelPool,
     Facet,
     Snapshot,
+    Codex,
 }
 
 /// Decides how the rest of a document is read.
@@ -111,6 +113,7 @@ pub fn parse(text: &str) -> Result<Vec<Resource>, ParseError> {
             Kind::ModelPool => Resource::ModelPool(read(document)?),
             Kind::Facet => Resource::Facet(read(document)?),
             Kind::Snapshot => Resource::Snapshot(read(document)?),
+            Kind::Codex => Resource::Codex(read(document)?),
         });
     }
     Ok(resources)

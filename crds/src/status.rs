@@ -28,6 +28,8 @@ macro_rules! status {
     };
 }
 
+status!(CodexStatus {});
+
 status!(UniverseStatus {
     /// Workers that serve.
     workers_ready: i32,

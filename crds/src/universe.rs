@@ -216,7 +216,7 @@ pub struct MindSpec {
     pub recent_messages: Option<u32>,
     /// Laws that hold for all that is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub codex: Option<CodexSpec>,
+    pub codex: Option<LawsSpec>,
     /// Who looks at a method that has held, in this order. They can only object: then a person decides.
     #[serde(default, deserialize_with = "check::checked", skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -311,7 +311,7 @@ impl Check for MindPersonaSpec {
 /// A change that breaks a rule is refused, and nothing more is made until an approver has answered.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CodexSpec {
+pub struct LawsSpec {
     /// In words, for the model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 1024)))]

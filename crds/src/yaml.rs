@@ -3,13 +3,14 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{Facet, ModelPool, Proposal, ProposalDecision, Prototype, Snapshot, Universe};
+use crate::{Codex, Facet, ModelPool, Proposal, ProposalDecision, Prototype, Snapshot, Universe};
 
 /// File name without ending, and the definition.
-pub type Definitions = [(&'static str, CustomResourceDefinition); 7];
+pub type Definitions = [(&'static str, CustomResourceDefinition); 8];
 
 pub fn definitions() -> Definitions {
     [
+        ("codex", Codex::crd()),
         ("facet", Facet::crd()),
         ("modelpool", ModelPool::crd()),
         ("proposal", Proposal::crd()),

@@ -300,6 +300,12 @@ fn told(resource: &Resource, documents: &[Document], default_store: Option<&str>
             }
             (format!("Prototype {}", prototype.metadata.name), about)
         }
+        Resource::Codex(codex) => {
+            let spec = &codex.spec;
+            let (principles, rules) = (spec.principles.len(), spec.rules.len());
+            let about = format!("{principles} principles and {rules} rules for universe {}", spec.universe);
+            (format!("Codex {}", codex.metadata.name), vec![about])
+        }
         Resource::Snapshot(snapshot) => {
             let spec = &snapshot.spec;
             let often =

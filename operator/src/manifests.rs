@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use batos_crds::{PrototypeSpec, Resource, UniverseSpec};
+use batos_crds::{MindSpec, PrototypeSpec, Resource, UniverseSpec};
 use batos_uvm::vm::check_method;
 
 use crate::cli::Error;
@@ -55,6 +55,7 @@ pub fn stamp(sources: &[PathBuf]) -> Result<Stamp, Error> {
 pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
     let mut universes = BTreeMap::new();
     let mut prototypes = BTreeMap::new();
+    let mut codexes = BTreeMap::new();
     for path in files(sources)? {
         let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         let resources = batos_crds::parse(&text)
@@ -75,6 +76,12 @@ pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
                         return Err(format!("{}: Prototype {name:?} is there twice", path.display()).into());
                     }
                 }
+                Resource::Codex(codex) => {
+                    let name = codex.metadata.name;
+                    if codexes.insert(name.clone(), codex.spec).is_some() {
+                        return Err(format!("{}: Codex {name:?} is there twice", path.display()).into());
+                    }
+                }
                 Resource::ModelPool(pool) => {
                     tracing::warn!(file = %path.display(), name = pool.metadata.name, "ModelPools need Kubernetes; not used here");
                 }
@@ -93,7 +100,13 @@ pub fn read(sources: &[PathBuf]) -> Result<Manifests, Error> {
             format!("the manifests define {} universes {names:?}; `batos up` runs exactly one", names.len()).into()
         );
     }
-    let Some((universe, spec)) = universes.into_iter().next() else { return Err("no universe".into()) };
+    let Some((universe, mut spec)) = universes.into_iter().next() else { return Err("no universe".into()) };
+    for (name, codex) in &codexes {
+        match codex.universe == universe {
+            true => spec.mind.get_or_insert_with(MindSpec::default).with_codex(name, codex),
+            false => tracing::warn!(name, universe = codex.universe, "Codex of another universe; not used here"),
+        }
+    }
     prototypes.retain(|name, prototype| {
         let ours = prototype.universe == universe;
         if !ours {

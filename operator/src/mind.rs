@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use batos_crds::{CodexRuleSpec, CodexSpec, MindPersonaSpec, MindSpec};
+use batos_crds::{CodexRuleSpec, LawsSpec, MindPersonaSpec, MindSpec};
 use batos_mind::{
     ApiKey, Approver, Autonomy, Budget, Client, Codex, Drafter, Either, Endpoint, Persona, Policy, Recorder,
     Recordings, Rule,
@@ -66,7 +66,7 @@ pub fn policy(spec: Option<&MindSpec>, approvers: &[Approver]) -> Result<Policy,
     Ok(policy)
 }
 
-fn codex(spec: &CodexSpec) -> Codex {
+fn codex(spec: &LawsSpec) -> Codex {
     let rule = |rule: &CodexRuleSpec| Rule {
         name: rule.name.clone(),
         why: rule.why.clone().unwrap_or_default(),

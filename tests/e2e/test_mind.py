@@ -71,6 +71,7 @@ def test_a_model_makes_the_method_and_repairs_its_draft(universe, bus, model):
 
     first, second = model.asked()
     assert first["structured_outputs"]["grammar"].startswith('root ::= "withdraw:" s name')
+    assert first["seed"] != second["seed"]
     told = second["messages"][1]["content"]
     assert SLY in told and "it answers 70, not 0" in told
     wait_until(lambda: any(event["step"] == "swapped" for event in bus.events("becoming")), "the event `swapped`")
@@ -334,6 +335,32 @@ def test_a_change_against_the_codex_halts_what_is_made(universe, bus, model):
     assert bus.send("account", "withdraw:", 5)["value"] == 100
     why = command("why", "account", "withdraw:")
     assert "held against the Codex" in why and "as-it-is" in why and "this once" in why
+
+
+def test_a_codex_of_its_own_is_law_too(universe, bus, model):
+    bus.send("account", "deposit:", 100)
+    assert universe.stop() == 0
+    law = universe.manifests / "law.yaml"
+    text = """
+apiVersion: batos.dev/v1alpha1
+kind: Codex
+metadata: {name: calm}
+spec:
+  universe: UNIVERSE
+  principles: [Nothing is made in haste.]
+  rules: [{name: closed, objects: [account], forbidMaking: true}]
+"""
+    law.write_text(text.replace("UNIVERSE", universe.name))
+    universe.start()
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert failed.value.kind == "refused" and "calm/closed" in failed.value.message
+    assert model.asked() == []
+    assert universe.stop() == 0
+    law.write_text(text.replace("UNIVERSE", "another"))
+    universe.start()
+    model.answers({"texts": [GOOD]})
+    assert bus.send("account", "withdraw:", 30)["value"] == 70
 
 
 def test_a_persona_objects_and_a_person_decides(universe, bus, model):

@@ -89,6 +89,7 @@ pub struct Stores {
     pub pools: Store<Guarded<batos_crds::ModelPool>>,
     pub facets: Store<Guarded<batos_crds::Facet>>,
     pub snapshots: Store<Guarded<batos_crds::Snapshot>>,
+    pub codexes: Store<Guarded<batos_crds::Codex>>,
     pub proposals: Store<Guarded<batos_crds::Proposal>>,
     pub decisions: Store<Guarded<batos_crds::ProposalDecision>>,
     pub deployments: Store<Deployment>,

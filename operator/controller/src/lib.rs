@@ -9,6 +9,7 @@
 mod backoff;
 mod bus;
 pub mod cluster;
+mod codex;
 mod condition;
 mod context;
 mod decision;

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use batos_crds::{Facet, ModelPool, Proposal, ProposalDecision, Prototype, Snapshot, Universe};
+use batos_crds::{Codex, Facet, ModelPool, Proposal, ProposalDecision, Prototype, Snapshot, Universe};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
@@ -30,6 +30,7 @@ use tokio::{
 
 use crate::{
     bus::{Ask, Nats},
+    codex,
     context::{Context, Guarded, Settings, Stores, lookup, readable},
     decision,
     error::Error,
@@ -53,6 +54,7 @@ struct Routes {
     pools: UnboundedSender<ObjectRef<Guarded<ModelPool>>>,
     facets: UnboundedSender<ObjectRef<Guarded<Facet>>>,
     snapshots: UnboundedSender<ObjectRef<Guarded<Snapshot>>>,
+    codexes: UnboundedSender<ObjectRef<Guarded<Codex>>>,
     /// Universes whose proposals are to be looked at.
     proposals: UnboundedSender<ObjectRef<Guarded<Universe>>>,
     decisions: UnboundedSender<ObjectRef<Guarded<ProposalDecision>>>,
@@ -83,6 +85,7 @@ pub(crate) async fn operate(
     let (pools, pool_writer) = reflector::store();
     let (facets, facet_writer) = reflector::store();
     let (snapshots, snapshot_writer) = reflector::store();
+    let (codexes, codex_writer) = reflector::store();
     let (proposals, proposal_writer) = reflector::store();
     let (decisions, decision_writer) = reflector::store();
     let (deployments, deployment_writer) = reflector::store();
@@ -95,6 +98,7 @@ pub(crate) async fn operate(
         pools,
         facets,
         snapshots,
+        codexes,
         proposals,
         decisions,
         deployments,
@@ -108,6 +112,7 @@ pub(crate) async fn operate(
     let (to_pools, for_pools) = unbounded_channel();
     let (to_facets, for_facets) = unbounded_channel();
     let (to_snapshots, for_snapshots) = unbounded_channel();
+    let (to_codexes, for_codexes) = unbounded_channel();
     let (to_proposals, for_proposals) = unbounded_channel();
     let (to_decisions, for_decisions) = unbounded_channel();
     let routes = Routes {
@@ -117,6 +122,7 @@ pub(crate) async fn operate(
         pools: to_pools,
         facets: to_facets,
         snapshots: to_snapshots,
+        codexes: to_codexes,
         proposals: to_proposals,
         decisions: to_decisions,
     };
@@ -133,6 +139,7 @@ pub(crate) async fn operate(
         watched.clone().run(pool_writer, "", Routes::pool).boxed(),
         watched.clone().run(facet_writer, "", Routes::facet).boxed(),
         watched.clone().run(snapshot_writer, "", Routes::snapshot).boxed(),
+        watched.clone().run(codex_writer, "", Routes::codex).boxed(),
         watched.clone().run(proposal_writer, "", Routes::proposal).boxed(),
         watched.clone().run(decision_writer, "", Routes::decision).boxed(),
         watched.clone().run(deployment_writer, meta::MANAGED, Routes::child).boxed(),
@@ -167,6 +174,7 @@ pub(crate) async fn operate(
             control(stores.facets.clone(), for_facets, context.clone(), facet::reconcile, stop.clone()).boxed(),
             control(stores.snapshots.clone(), for_snapshots, context.clone(), snapshot::reconcile, stop.clone())
                 .boxed(),
+            control(stores.codexes.clone(), for_codexes, context.clone(), codex::reconcile, stop.clone()).boxed(),
             control(stores.universes.clone(), for_proposals, context.clone(), proposal::reconcile, stop.clone())
                 .boxed(),
             control(stores.decisions.clone(), for_decisions, context.clone(), decision::reconcile, stop.clone())
@@ -198,6 +206,7 @@ async fn all_known(stores: &Stores) -> Result<(), reflector::store::WriterDroppe
     stores.pools.wait_until_ready().await?;
     stores.facets.wait_until_ready().await?;
     stores.snapshots.wait_until_ready().await?;
+    stores.codexes.wait_until_ready().await?;
     stores.proposals.wait_until_ready().await?;
     stores.decisions.wait_until_ready().await?;
     stores.deployments.wait_until_ready().await?;
@@ -292,6 +301,7 @@ impl Routes {
         self.stores.pools.state().iter().for_each(|o| enqueue(&self.pools, ObjectRef::from_obj(o.as_ref())));
         self.stores.facets.state().iter().for_each(|o| enqueue(&self.facets, ObjectRef::from_obj(o.as_ref())));
         self.stores.snapshots.state().iter().for_each(|o| enqueue(&self.snapshots, ObjectRef::from_obj(o.as_ref())));
+        self.stores.codexes.state().iter().for_each(|o| enqueue(&self.codexes, ObjectRef::from_obj(o.as_ref())));
         self.stores.universes.state().iter().for_each(|o| enqueue(&self.proposals, ObjectRef::from_obj(o.as_ref())));
         self.stores.decisions.state().iter().for_each(|o| enqueue(&self.decisions, ObjectRef::from_obj(o.as_ref())));
     }
@@ -309,7 +319,24 @@ impl Routes {
         for snapshot in readable(&self.stores.snapshots, is_of_it) {
             enqueue(&self.snapshots, reference(&snapshot));
         }
+        let is_for_it = |codex: &Codex| codex.namespace() == namespace && codex.spec.universe == name;
+        for codex in readable(&self.stores.codexes, is_for_it) {
+            enqueue(&self.codexes, reference(&codex));
+        }
         enqueue(&self.proposals, ObjectRef::from_obj(object));
+    }
+
+    /// One that cannot be read may be anybody's of its namespace.
+    fn codex(&self, object: &Guarded<Codex>) {
+        enqueue(&self.codexes, ObjectRef::from_obj(object));
+        let namespace = object.namespace();
+        let of = object.0.as_ref().ok().map(|codex| codex.spec.universe.clone());
+        let concerned = |universe: &Universe| {
+            universe.namespace() == namespace && of.as_ref().is_none_or(|name| *name == universe.name_any())
+        };
+        for universe in readable(&self.stores.universes, concerned) {
+            enqueue(&self.universes, reference(&universe));
+        }
     }
 
     fn proposal(&self, object: &Guarded<Proposal>) {

@@ -131,6 +131,9 @@ pub struct Provenance {
     pub prompt: String,
     /// Revision of `toolForge`, whose prompts it was asked with.
     pub forge_rev: u64,
+    /// Of the model's sampling in the last round.
+    #[serde(default)]
+    pub seed: u32,
     pub model_calls: u32,
     pub prompt_tokens: u64,
     pub completion_tokens: u64,

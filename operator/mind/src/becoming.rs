@@ -17,7 +17,7 @@ use crate::{
     draft::usage_of,
     journal::{load, open_jobs, record},
     organs::swap_attempts,
-    prompt::{Failure, is_selector},
+    prompt::{Failure, Prompt, is_selector},
     repair::Watch,
     route::{Route, Situation, Trigger},
 };
@@ -247,7 +247,7 @@ impl Mind {
         let forge = Forge::read(&self.universe).await?;
         job.crucible = Crucible::read(&self.universe).await?;
         let context = self.context(&job).await?;
-        let prompt = context.prompt(&forge, &job, &self.policy.codex);
+        let prompt = Prompt { seed: Some(job.seed()), ..context.prompt(&forge, &job, &self.policy.codex) };
         let digest = prompt.digest();
         tracing::info!(becoming = %job.id, selector = %job.selector, digest, "asking the mind");
         if job.failures.is_empty() {

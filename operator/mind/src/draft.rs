@@ -72,6 +72,7 @@ impl Drafter for Client {
             choices: prompt.drafts,
             max_tokens: prompt.max_tokens,
             temperature: prompt.temperature,
+            seed: prompt.seed,
             grammar: prompt.grammar(),
             model: prompt.model.clone(),
         };

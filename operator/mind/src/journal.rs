@@ -277,6 +277,14 @@ impl Job {
         }
     }
 
+    /// Of the model's sampling in this round.
+    pub fn seed(&self) -> u32 {
+        let digest = blake3::hash(format!("sampling {} {} {}", self.id, self.began, self.failures.len()).as_bytes());
+        let bytes = digest.as_bytes().first_chunk().copied().unwrap_or_default();
+        // What every server takes: some read it as a signed number.
+        u32::from_le_bytes(bytes) >> 1
+    }
+
     pub fn is_open(&self) -> bool {
         !matches!(self.step, Step::Swapped | Step::Refused)
     }

@@ -32,6 +32,8 @@ pub struct ModelRequest {
     /// Tokens of one answer.
     pub max_tokens: u32,
     pub temperature: f64,
+    /// Of the server's sampling, where it has one: the same request then gets the same answer.
+    pub seed: Option<u32>,
     /// What an answer must be a sentence of, as EBNF. Only vLLM is told.
     pub grammar: Option<String>,
     /// Another model of the same server than the endpoint's.
@@ -82,6 +84,9 @@ impl ModelRequest {
         };
         if streamed {
             fields.insert("stream_options".to_owned(), json!({ "include_usage": true }));
+        }
+        if let Some(seed) = self.seed {
+            fields.insert("seed".to_owned(), json!(seed));
         }
         if let Some(grammar) = self.grammar.as_ref().filter(|_| with_grammar) {
             fields.insert("structured_outputs".to_owned(), json!({ "grammar": grammar }));

@@ -34,6 +34,8 @@ pub struct Prompt {
     pub max_tokens: u32,
     pub temperature: f64,
     pub wanted: Wanted,
+    /// Of the server's sampling.
+    pub seed: Option<u32>,
     /// Who is asked, when it is not the mind's own model.
     pub model: Option<String>,
 }
@@ -96,6 +98,7 @@ impl Prompt {
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
             wanted: if asks { Wanted::Slots } else { Wanted::Method },
+            seed: None,
             model: if material.defect.is_some() { forge.repairs.clone() } else { forge.makes.clone() },
         }
     }
@@ -113,6 +116,7 @@ impl Prompt {
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
             wanted: Wanted::Value,
+            seed: None,
             model: persona.model.clone(),
         }
     }
@@ -129,6 +133,7 @@ impl Prompt {
             max_tokens: forge.max_tokens,
             temperature: forge.temperature,
             wanted: Wanted::Value,
+            seed: None,
             model: forge.says.clone(),
         }
     }

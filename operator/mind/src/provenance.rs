@@ -52,6 +52,7 @@ pub(crate) async fn add(
         request: job.prompt.1.clone(),
         prompt: capped(&job.prompt.0, scribe.prompt),
         forge_rev: job.forge_rev,
+        seed: job.seed(),
         model_calls: job.model_calls,
         prompt_tokens: job.usage.prompt_tokens,
         completion_tokens: job.usage.completion_tokens,

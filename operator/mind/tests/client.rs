@@ -48,6 +48,7 @@ fn request() -> ModelRequest {
         input: Input::Chat(vec![ChatMessage { role: "user", content }]),
         choices: 1,
         max_tokens: 64,
+        seed: None,
         temperature: 0.5,
         grammar: None,
         model: None,

@@ -36,6 +36,7 @@ fn context() -> (Context, Server) {
         pools: reflector::store().0,
         facets: reflector::store().0,
         snapshots: reflector::store().0,
+        codexes: reflector::store().0,
         proposals: reflector::store().0,
         decisions: reflector::store().0,
         deployments: reflector::store().0,

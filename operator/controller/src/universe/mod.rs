@@ -47,6 +47,12 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
     let restoring = context.stores.pods.state_filter(|pod| meta::is_labelled(pod, namespace, meta::RESTORE, name));
     let from = universe.spec.restore_from.as_ref().and_then(|from| from.snapshot.as_deref());
     let snapshot = from.and_then(|from| lookup(&context.stores.snapshots, namespace, from));
+    let codexes = readable(&context.stores.codexes, |codex| {
+        codex.namespace().as_deref() == Some(namespace) && codex.spec.universe == name
+    });
+    let guarded = context.stores.codexes.state();
+    let mut unreadable = guarded.iter().filter(|codex| codex.0.is_err());
+    let unreadable = unreadable.find(|codex| codex.namespace().as_deref() == Some(namespace));
     let (approver, mut failure) = match &context.settings.decisions {
         Some(wanted) => match context.signer(wanted).await {
             Ok(signer) => (Some(signer.public.as_str()), None),
@@ -65,6 +71,8 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
             pods: restoring.iter().map(AsRef::as_ref).collect(),
             others_work: deployment.is_some() || stateful_set.is_some() || !pods.is_empty(),
         },
+        codexes: &codexes,
+        unreadable_codex: unreadable.map(|codex| codex.name_any()),
         approver,
     };
     let mut plan = plan::plan(universe, &observed, &context.settings);

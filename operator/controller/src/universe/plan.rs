@@ -1,4 +1,4 @@
-use batos_crds::{RestoreStatus, Universe};
+use batos_crds::{Codex, RestoreStatus, Universe};
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::Pod,
@@ -23,6 +23,9 @@ pub struct Observed<'a> {
     /// All universes of this name, this one too: on the bus they would be one.
     pub namesakes: &'a [Universe],
     pub restore: restore::Observed<'a>,
+    /// Laws beside its own, and the name of one that cannot be read and may be its.
+    pub codexes: &'a [Codex],
+    pub unreadable_codex: Option<String>,
     /// Public key that the operator signs people's decisions with.
     pub approver: Option<&'a str>,
 }
@@ -87,6 +90,11 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
     if in_file && replicas > 1 {
         return refused(Verdict::bad("SingleWriter", format!("{replicas} workers cannot share a store in a file")));
     }
+    // Rather the laws that were in force than some of them.
+    if let Some(name) = &observed.unreadable_codex {
+        let message = format!("Codex {name:?} in this namespace cannot be read: mend or delete it");
+        return refused(Verdict::bad("CodexInvalid", message));
+    }
     let (restore, pending) = restore::plan(universe, &store, &observed.restore, settings);
     if let Some(restore::Pending { children, verdict }) = pending {
         // Once there is a Job, the objects are where it puts them.
@@ -97,7 +105,7 @@ pub fn plan(universe: &Universe, observed: &Observed<'_>, settings: &Settings) -
         // The account comes before the pods that run under it.
         children: guards::build(universe, &store, settings)
             .into_iter()
-            .chain(workers::build(universe, &store, in_file, observed.approver, settings))
+            .chain(workers::build(universe, &store, in_file, observed.approver, observed.codexes, settings))
             .collect(),
         verdict: progress.verdict("workers", replicas, &observed.pods),
         workers_ready: progress.ready,
@@ -114,6 +122,8 @@ pub fn shape(universe: &Universe, settings: &Settings) -> Result<Vec<String>, St
         pods: Vec::new(),
         namesakes: &[],
         restore: restore::Observed::default(),
+        codexes: &[],
+        unreadable_codex: None,
         approver: None,
     };
     let mut universe = universe.clone();

@@ -42,6 +42,8 @@ fn nothing(namesakes: &[Universe]) -> Observed<'_> {
         pods: Vec::new(),
         namesakes,
         restore: super::restore::Observed::default(),
+        codexes: &[],
+        unreadable_codex: None,
         approver: None,
     }
 }
@@ -352,4 +354,37 @@ fn a_pod_that_cannot_start_says_why() {
     let plan = plan(&universe, &observed, &settings(Some("tikv://d:1")));
     assert_eq!(plan.verdict.reason, "PodsFailing");
     assert_eq!(plan.verdict.message, "0 of 1 workers ready: pod u-1: ErrImagePull: no such image");
+}
+
+#[test]
+fn codexes_are_laws_of_the_workers_in_any_order_and_an_unreadable_one_stops_all() {
+    let universe = universe(json!({ "mind": { "codex": { "rules": [{ "name": "own", "forbidMaking": true }] } } }));
+    let codex = |name: &str, rule: &str| -> batos_crds::Codex {
+        serde_json::from_value(
+            json!({ "apiVersion": "batos.dev/v1alpha1", "kind": "Codex", "metadata": { "name": name },
+            "spec": { "universe": "u", "principles": [name], "rules": [{ "name": rule, "forbidSends": ["x"] }] } }),
+        )
+        .unwrap()
+    };
+    let (a, b) = (codex("a", "quiet"), codex("b", "quiet"));
+    let written = |codexes: &[batos_crds::Codex]| {
+        let namesakes = std::slice::from_ref(&universe);
+        let plan = plan(&universe, &Observed { codexes, ..nothing(namesakes) }, &settings(Some("tikv://d:1")));
+        let config = plan.children.iter().find_map(|child| match child {
+            Child::ConfigMap(config) => config.data.clone(),
+            _ => None,
+        });
+        config.unwrap()["mind.yaml"].clone()
+    };
+    let both = written(&[b.clone(), a.clone()]);
+    assert_eq!(both, written(&[a.clone(), b]));
+    assert_ne!(both, written(&[a]));
+    let laws = batos_crds::parse_mind(&both).unwrap().unwrap().codex.unwrap();
+    let names: Vec<&str> = laws.rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!((names, laws.principles), (vec!["own", "a/quiet", "b/quiet"], vec!["a".to_owned(), "b".to_owned()]));
+
+    let namesakes = std::slice::from_ref(&universe);
+    let observed = Observed { unreadable_codex: Some("c".to_owned()), ..nothing(namesakes) };
+    let plan = plan(&universe, &observed, &settings(Some("tikv://d:1")));
+    assert_eq!((plan.children.len(), plan.verdict.reason), (0, "CodexInvalid"));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use batos_crds::Universe;
+use batos_crds::{Codex, Universe};
 use k8s_openapi::{
     api::{
         apps::v1::{
@@ -47,12 +47,13 @@ pub fn build(
     store: &str,
     in_file: bool,
     approver: Option<&str>,
+    codexes: &[Codex],
     settings: &Settings,
 ) -> Vec<Child> {
     let owner = universe.name_any();
     let name = name(&owner);
     let labels = meta::labels("uvm", meta::UNIVERSE, &owner);
-    let mind = mind(universe, approver);
+    let mind = mind(universe, approver, codexes);
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels.clone()),
@@ -104,8 +105,12 @@ pub fn build(
 }
 
 /// The file that `batos uvm --mind` reads; YAML takes JSON. The key of a Secret is mounted beside it.
-fn mind(universe: &Universe, approver: Option<&str>) -> String {
+fn mind(universe: &Universe, approver: Option<&str>, codexes: &[Codex]) -> String {
     let mut mind = universe.spec.mind.clone().unwrap_or_default();
+    let mut codexes: Vec<&Codex> = codexes.iter().collect();
+    // The same laws are the same file, in whatever order they came.
+    codexes.sort_by_key(|codex| codex.name_any());
+    codexes.iter().for_each(|codex| mind.with_codex(&codex.name_any(), &codex.spec));
     if let Some(key) = approver.filter(|key| !mind.approvers.iter().any(|known| known == key)) {
         mind.approvers.push(key.to_owned());
     }
