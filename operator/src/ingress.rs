@@ -309,7 +309,7 @@ impl Ingress {
             Ok(Ok(Err(BecomingError::Mind(error @ MindError::Spent { .. })))) => {
                 Err(ErrorReply::new(ErrorKind::LimitExceeded, format!("nobody understands {selector:?}, and {error}")))
             }
-            Ok(Ok(Err(BecomingError::Mind(error)))) => Err(not_understood(&missing, &error.to_string())),
+            Ok(Ok(Err(BecomingError::Mind(error)))) => Err(not_understood(missing, &error.to_string())),
             Ok(Ok(Err(BecomingError::Universe(error)))) => Err(error.to_reply()),
             Ok(Ok(Err(error @ BecomingError::Proposed(_)))) => {
                 Err(ErrorReply::new(ErrorKind::NeedsApproval, error.to_string()))

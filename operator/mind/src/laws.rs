@@ -77,6 +77,11 @@ impl Family {
 }
 
 impl Law {
+    /// Whether examples that say what is answered say it better.
+    pub fn is_about_answer(&self) -> bool {
+        self.holds.contains("SELF")
+    }
+
     /// Selector and source of a method called `name` that answers whether the law holds, with the arguments of `selector`.
     pub fn method(&self, selector: &str, name: &str) -> (String, String) {
         let parts: Vec<&str> = match selector.ends_with(':') {

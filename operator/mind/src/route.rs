@@ -127,7 +127,7 @@ pub fn entropy(record: &Record) -> f64 {
     let mut shares: Vec<f64> = counts.into_values().map(|count| f64::from(count) / all).collect();
     // Summed in one order, so that the same object has the same entropy to the last bit.
     shares.sort_by(f64::total_cmp);
-    shares.iter().map(|share| -share * share.log2()).sum()
+    shares.iter().fold(0.0, |bits, share| bits - share * share.log2())
 }
 
 impl fmt::Display for Route {

@@ -356,6 +356,7 @@ async fn laws_of_a_name_hold_whatever_the_examples_say() {
         ("isRich", json!([]), "isRich = ( worth )", "answered with true or false", "isRich = ( worth > 9 )"),
         ("hasAtLeast:", json!([2]), "hasAtLeast: n = ( n )", "true or false", "hasAtLeast: n = ( worth >= n )"),
         ("size", json!([]), "size = ( 0 - worth )", "not below 0", "size = ( worth )"),
+        ("isRich", json!([]), "isRich = ( 3 )", "true or false", "isRich = ( true )"),
         ("cost", json!([]), "cost = ( worth foo )", "does not understand", "cost = ( 0 - worth )"),
     ] {
         let refused = made_of(selector, arguments.clone(), wrong).await;
