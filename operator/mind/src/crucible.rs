@@ -230,8 +230,9 @@ impl Case<'_> {
     async fn broken_law(&self, source: &str, base: &mut Base) -> Result<Option<String>, UniverseError> {
         let Some(selector) = self.selector() else { return Ok(None) };
         // What people's examples answer is right, whatever its name promises.
-        let told = |law: &&Law| law.is_about_answer() && self.examples.iter().any(|example| example.answers.is_some());
-        for law in laws::of(selector).filter(|law| self.crucible.laws && !told(law)) {
+        let is_said =
+            |law: &Law| law.is_about_answer() && self.examples.iter().any(|example| example.answers.is_some());
+        for law in laws::of(selector).filter(|law| self.crucible.laws && !is_said(law)) {
             for (number, example) in self.examples.iter().take(laws::EXAMPLES).enumerate() {
                 // A name that no draft can know.
                 let name = format!("law{}", blake3::Hash::from_bytes(self.seed).to_hex().get(..16).unwrap_or_default());
