@@ -51,7 +51,7 @@ pub struct Decide {
     #[arg(long, default_value = "")]
     pub reason: String,
     /// The Architect's signing key [default: .batos/architect.key; kubectl batos: none, but a ProposalDecision of yours]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "BATOS_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
     #[command(flatten)]
     pub talk: Talk,

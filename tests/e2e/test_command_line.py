@@ -88,6 +88,7 @@ def test_the_tour_of_the_readme_is_true(tmp_path):
     try:
         universe.start()
         environment = {**os.environ, "PATH": path, "BATOS_NATS": universe.architect}
+        environment["BATOS_KEY"] = str(universe.data / "architect.key")
         commands = list(tour())
         assert len(commands) >= 5
         for line, shown in commands:
