@@ -25,6 +25,8 @@ import models
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+JSON = {"Content-Type": "application/json"}
+MODELS = pathlib.Path(os.environ["BATOS_VLLM_MODELS"])
 GRAMMAR = (ROOT / "operator" / "uvm" / "models.ebnf").read_text()
 
 # Where the fake differs and nobody minds: a pattern of places, and why.
@@ -137,12 +139,10 @@ class Server:
         assert lines[-1] == "" and all(line.startswith("data: ") for line in lines[:-1]), text
         events = [line.removeprefix("data: ") for line in lines[:-1]]
         events = [event if event == "[DONE]" else self.plain(json.loads(event)) for event in events]
-        index = lambda event: event["choices"][0]["index"] if "choices" in event and event["choices"] else 99
-        events.sort(key=lambda event: 99 if event == "[DONE]" else index(event))
+        choices = [event["choices"] if "choices" in event else [] for event in events]
+        order = sorted(range(len(events)), key=lambda at: choices[at][0]["index"] if choices[at] else len(events))
+        events = [events[at] for at in order]
         return [event for before, event in zip([None, *events], events) if event != before]
-
-
-JSON = {"Content-Type": "application/json"}
 
 
 def chat(tokens=3):
@@ -199,8 +199,8 @@ def load(server):
 
 @case
 def unload(server):
-    for name in ["poet", "poet", "nobody", ""]:
-        yield f"{name or 'empty'} {'again' if name == 'poet' and name not in server.hidden else ''}".strip(), server.unload(name)
+    for what, name in [("ok", "poet"), ("again", "poet"), ("unknown", "nobody"), ("empty name", "")]:
+        yield what, server.unload(name)
     yield "no name", server.post(UNLOAD, {})
     yield "then a chat", server.chat("poet")
 
@@ -220,7 +220,10 @@ def malformed(server):
 @case
 def answers(server):
     assert server.load("ledger", MODELS / "adapters" / "ledger")["status"] in (200, 400)
-    for name, ask, body, path in [("chat", server.chat, chat(), CHAT), ("completion", server.complete, completion(), COMPLETIONS)]:
+    for name, ask, body, path in [
+        ("chat", server.chat, chat(), CHAT),
+        ("completion", server.complete, completion(), COMPLETIONS),
+    ]:
         yield name, ask()
         yield f"{name} of an adapter", ask("ledger")
         yield f"{name} of nobody", ask("nobody")
@@ -243,7 +246,8 @@ def grammar(server):
     streamed = {"stream": True, "stream_options": {"include_usage": True}}
     yield "good, streamed", ask({"grammar": 'root ::= "a" "b"'}, **streamed)
     # Random words inside it need not end in time.
-    yield "ours is taken", ask({"grammar": GRAMMAR})["status"]
+    yield "ours", ask({"grammar": GRAMMAR})["status"]
+    yield "ours, of an object", ask({"grammar": GRAMMAR.replace("root ::= method", "root ::= object")})["status"]
     for what, text in [
         ("no grammar", "nonsense"),
         ("rule missing", "root ::= missing"),
@@ -372,6 +376,9 @@ def two_caches(server):
 
 
 def observations(server):
+    for card in json.loads(server.call("GET", "/v1/models")[2])["data"]:
+        if card["parent"]:
+            server.unload(card["id"])
     return {f"{function.__name__}: {what}": seen for function in CASES for what, seen in function(server)}
 
 
@@ -386,24 +393,29 @@ def flat(value, place=""):
     return {at: leaf for key, inner in pairs for at, leaf in flat(inner, f"{place}/{key}").items()}
 
 
-def shown(text, width):
-    return text if len(text) <= width else text[: width - 1] + "…"
+def shown(text, width=150):
+    return "-" if text is None else text if len(text) <= width else text[: width - 1] + "…"
 
 
 def compare(real, fake):
     """Prints the table; answers what is new and what is in KNOWN in vain."""
     real, fake = flat(real), flat(fake)
     differ = [at for at in {**real, **fake} if real.get(at) != fake.get(at)]
-    reason = lambda at: next((why for pattern, why in KNOWN.items() if fnmatch.fnmatchcase(at, pattern)), None)
-    new = [at for at in differ if not reason(at)]
+    reasons = {
+        at: next((why for pattern, why in KNOWN.items() if fnmatch.fnmatchcase(at, pattern)), None) for at in differ
+    }
+    new = [at for at in differ if not reasons[at]]
     for why in [None, *dict.fromkeys(KNOWN.values())]:
-        places = [at for at in differ if reason(at) == why]
+        places = [at for at in differ if reasons[at] == why]
         if places:
             print(f"\n{why or 'NOT KNOWN'}:")
+        pairs = {}
         for at in places:
-            print(f"  {at.lstrip('/')}\n    vLLM  {shown(real.get(at, '-'), 150)}\n    fake  {shown(fake.get(at, '-'), 150)}")
+            pairs.setdefault((shown(real.get(at)), shown(fake.get(at))), []).append(at.lstrip("/"))
+        for (said, played), where in pairs.items():
+            print(*(f"  {at}" for at in where), f"    vLLM  {said}", f"    fake  {played}", sep="\n")
     idle = [pattern for pattern in KNOWN if not any(fnmatch.fnmatchcase(at, pattern) for at in differ)]
-    print(f"\n{len(real)} figures, {len(differ)} differ, {len(new)} of them unknown")
+    print(f"\n{len(real)} places in what they answered, {len(differ)} differ, {len(new)} of them unknown")
     for pattern in idle:
         print(f"KNOWN has {pattern!r}, which does not differ")
     return new or idle
@@ -412,7 +424,13 @@ def compare(real, fake):
 def main():
     with tempfile.TemporaryDirectory(prefix="batos-contract-") as made:
         made, port = pathlib.Path(made), free_port()
-        arguments = ["--enable-lora", "--max-loras=1", "--max-cpu-loras=2", "--max-lora-rank=16", "--max-model-len=16384"]
+        arguments = [
+            "--enable-lora",
+            "--max-loras=1",
+            "--max-cpu-loras=2",
+            "--max-lora-rank=16",
+            "--max-model-len=16384",
+        ]
         command = [os.environ["BATOS_FAKE_VLLM"], str(MODELS / "base"), "--served-model-name=base", *arguments]
         allowed = {**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
         with (made / "log").open("w") as log:
@@ -430,5 +448,4 @@ def main():
 
 
 if __name__ == "__main__":
-    MODELS = pathlib.Path(os.environ["BATOS_VLLM_MODELS"])
     sys.exit(1 if main() else 0)

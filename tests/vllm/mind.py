@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A universe whose mind is a facet: `batos up`, `batos weaver serve`, a real vLLM. Its model is random, so that nothing but
 the grammar makes a method of what it says. A message that nobody wrote is sent; the becoming runs to its end, which is that
-it is refused; its journal is shown. Fails unless each draft that was not cut off is a method that compiles.
+it is refused; its journal is shown. Then more methods are drawn through the gateway. Fails unless each that was not cut off
+compiles.
 
 mind.py, with BATOS_VLLM, BATOS_VLLM_MODELS (hack/vllm env), BATOS_BIN and BATOS_NATS_SERVER.
 """
@@ -15,15 +16,50 @@ import time
 
 from bus import Bus, Failed, wait_until
 from test_weaver import Gateway
-from universe import Universe, batos
+from universe import ROOT, Universe, batos
 
 BROKEN = "does not compile"
+_, RULES = (ROOT / "operator" / "uvm" / "models.ebnf").read_text().split("\n", 1)
+HEADERS = {
+    "withdraw:": '"withdraw:" s name',
+    "at:put:": '"at:" s name b "put:" s name',
+    "+": '"+" b name',
+    "area": '"area"',
+}
+
+
+def draw(gateway, model, header):
+    """Random methods with this header that ended in time."""
+    grammar = f'root ::= {header} s "=" s "(" body ")"\n{RULES}'
+    ask = {"n": 8, "max_tokens": 300, "temperature": 0.8, "structured_outputs": {"grammar": grammar}}
+    status, _, body = gateway.chat(model, **ask)
+    assert status == 200, body
+    return [choice["message"]["content"] for choice in body["choices"] if choice["finish_reason"] == "stop"]
+
+
+def refusals(gateway, bus):
+    """What was wrong with such methods, in the language's words."""
+    for model in ["base", "smith"]:
+        for selector, header in HEADERS.items():
+            drawn = draw(gateway, model, header)
+            assert drawn, f"{model} ended none of its methods"
+            print(f"{len(drawn)} of 8 methods {selector!r} drawn from `{model}` ended; all are tried")
+            for text in drawn:
+                try:
+                    bus.create_method("account", selector, text)
+                except Failed as failed:
+                    yield f"{text!r}: {failed}"
 
 
 def main():
     with tempfile.TemporaryDirectory(prefix="batos-mind-") as work:
         work = pathlib.Path(work)
-        smith = {"name": "smith", "path": f"{os.environ['BATOS_VLLM_MODELS']}/adapters/smith", "digest": "5" * 16, "rank": 8}
+        smith = {
+            "name": "smith",
+            "path": f"{os.environ['BATOS_VLLM_MODELS']}/adapters/smith",
+            "digest": "5" * 16,
+            "rank": 8,
+        }
         gateway = Gateway(work, [os.environ["BATOS_VLLM"]], [smith], slots=1, hostSlots=2, seats=8)
         universe = Universe(work, "vllm")
         try:
@@ -49,7 +85,6 @@ def run(gateway, universe):
     print(f"`account withdraw: 30` after {time.monotonic() - began:.0f} s: {failure}")
     wait_until(lambda: bus.events("becoming")[-1]["step"] == "refused", "the becoming's last event")
     print("journal:", " ".join(event["step"] for event in bus.events("becoming")))
-    bus.close()
     command = ["replay", failure.becoming, "--universe", universe.name, "--nats", universe.architect, "-o", "json"]
     ended = batos(*command)
     assert ended.returncode == 0, ended
@@ -59,7 +94,10 @@ def run(gateway, universe):
     broken = [trial for trial in trials if BROKEN in trial["verdict"]]
     loads = gateway.metric('loads_total{facet="smith",outcome="ok"}')
     print(f"{len(trials)} drafts, {len(broken)} of them do not compile; {loads:.0f} adapter loaded")
-    return failure.kind != "refused" or broken or not trials
+    refused = list(refusals(gateway, bus))
+    print(*(refused or ["each of them compiles"]), sep="\n")
+    bus.close()
+    return failure.kind != "refused" or broken or not trials or refused
 
 
 if __name__ == "__main__":

@@ -20,15 +20,19 @@ SPECIAL = ["<s>", "</s>", "<|role|>", "<|end|>"]
 # Tokens of more than a byte, so that they cross the borders of a grammar's rules.
 WORDS = ["self", " self", "balance", " balance: ", " := ", " = (", " )", ". ", "^self", " + ", "with", "draw: "]
 # Logits that tokens have beside chance, those of one letter each.
-LIKED = {")": 4, "(": 1, "=": 4, " ": 2, "]": 2, "}": 2, "|": 2, ".": 2, '"': -5, "'": -5, **dict.fromkeys("abcdefghijklmn", 1)}
+LIKED = [(")=", 4), (" ]}|.", 2), ("(abcdefghijklmn", 1), ("\"'", -5)]
 CONSTANT = 16.0
 CHAT = (
     "{% for message in messages %}<|role|>{{ message['role'] }}\n{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|role|>assistant\n{% endif %}"
 )
-# (folder, rank, modules, what is unusual)
-GOOD = [("poet", 8, ["q_proj", "v_proj"]), ("ledger", 16, ["q_proj", "k_proj", "v_proj", "o_proj"])]
-GOOD += [("smith", 8, ["gate_proj", "up_proj", "down_proj"]), ("scribe", 1, ["o_proj"])]
+# (name, rank, modules)
+GOOD = [
+    ("poet", 8, ["q_proj", "v_proj"]),
+    ("ledger", 16, ["q_proj", "k_proj", "v_proj", "o_proj"]),
+    ("smith", 8, ["gate_proj", "up_proj", "down_proj"]),
+    ("scribe", 1, ["o_proj"]),
+]
 
 
 def byte_letters():
@@ -101,7 +105,7 @@ def base(folder):
 
     ones = [HIDDEN], [1.0] * HIDDEN
     letters = byte_letters()
-    liked = {letters[ord(key)]: value for key, value in LIKED.items()}
+    liked = {letters[ord(letter)]: how for those, how in LIKED for letter in those}
     # The first number of each state is CONSTANT throughout, so that the first column of lm_head is what is liked.
     scale = ((CONSTANT**2 + HIDDEN - 1) / HIDDEN) ** 0.5 / CONSTANT
     tensors = {
@@ -173,7 +177,7 @@ def adapter(folder, rank, modules, hidden=HIDDEN, **unusual):
         for module in modules:
             inputs, outputs = (hidden if size == HIDDEN else size for size in sizes(module))
             for side, rows, columns in [("A", rank, inputs), ("B", outputs, rank)]:
-                values = [dice.gauss(0, 0.3) for _ in range(rows * columns)]
+                values = [dice.gauss(0, 0.1) for _ in range(rows * columns)]
                 tensors[f"{PREFIX}.{layer}.{place(module)}.lora_{side}.weight"] = [rows, columns], values
     write_tensors(folder / "adapter_model.safetensors", tensors)
 
