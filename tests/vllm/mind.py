@@ -19,6 +19,8 @@ from test_weaver import Gateway
 from universe import ROOT, Universe, batos
 
 BROKEN = "does not compile"
+# What no grammar of this kind can say.
+BEYOND = ["two slots are called", "is declared twice"]
 _, RULES = (ROOT / "operator" / "uvm" / "models.ebnf").read_text().split("\n", 1)
 HEADERS = {
     "withdraw:": '"withdraw:" s name',
@@ -31,7 +33,7 @@ HEADERS = {
 def draw(gateway, model, header):
     """Random methods with this header that ended in time."""
     grammar = f'root ::= {header} s "=" s "(" body ")"\n{RULES}'
-    ask = {"n": 8, "max_tokens": 300, "temperature": 0.8, "structured_outputs": {"grammar": grammar}}
+    ask = {"n": 8, "max_tokens": 300, "temperature": 1.5, "structured_outputs": {"grammar": grammar}}
     status, _, body = gateway.chat(model, **ask)
     assert status == 200, body
     return [choice["message"]["content"] for choice in body["choices"] if choice["finish_reason"] == "stop"]
@@ -48,7 +50,8 @@ def refusals(gateway, bus):
                 try:
                     bus.create_method("account", selector, text)
                 except Failed as failed:
-                    yield f"{text!r}: {failed}"
+                    if not any(words in str(failed) for words in BEYOND):
+                        yield f"{text!r}: {failed}"
 
 
 def main():
