@@ -51,14 +51,14 @@ fetch_nats_server() {
   return $ok
 }
 
-# Prints the Python of a virtual environment: python_of HOME REQUIREMENTS makes it once.
+# Prints the Python of a virtual environment: python_of HOME REQUIREMENTS [OPTION...] makes it once; pip gets the options.
 python_of() {
   if [[ ! -x $1/ready ]]; then
     say "installing the packages of $2 (once)"
     rm -rf "$1"
     { python3 -m venv "$1" \
       && "$1/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
-        --requirement "$2" \
+        --requirement "$2" "${@:3}" \
       && install -m 755 /dev/null "$1/ready"; } >&2 || die "the packages of $2 could not be installed"
   fi
   echo "$1/bin/python"

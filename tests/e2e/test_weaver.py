@@ -79,7 +79,7 @@ class Gateway:
         """`facets` are names, or facets in full."""
         self.log, self.health = directory / "gateway.log", f"http://127.0.0.1:{free_port()}"
         self.file, self.config = directory / "gateway.yaml", {"model": "base"}
-        engine = {"slots": 2, "hostSlots": 16, "seats": settings.pop("seats", 64)}
+        engine = {key: settings.pop(key, usual) for key, usual in [("slots", 2), ("hostSlots", 16), ("seats", 64)]}
         self.configure(engine=engine, pods=engines, facets=facets, **settings)
         command = [BATOS, "weaver", "serve", "--config", self.file, "--listen", "127.0.0.1:0"]
         with self.log.open("w") as out:
@@ -305,14 +305,17 @@ def test_an_engine_that_restarts_gets_its_adapters_again(started):
         assert engine.loads() == [adapter("poet")]
 
 
-def test_an_engine_that_says_that_it_is_dead_is_not_the_end_of_a_request(started):
+@pytest.mark.parametrize("dead", [{"fault": "status", "status": 503}, {"fault": "dead"}])
+def test_an_engine_that_says_that_it_is_dead_is_not_the_end_of_a_request(started, dead):
     engines = [started.engine(), started.engine()]
     gateway = started.gateway(engines)
     wait_until(lambda: all(gateway.metric(f'pod_up{{pod="{engine.url}"}}') for engine in engines), "both engines")
-    engines[0].script({"fault": "status", "status": 503})
+    engines[0].script(dead)
     assert [gateway.chat("base")[0] for _ in range(4)] == [200] * 4
+    engines[0].script(dead)
+    assert [Stream(gateway, "base").rest()[-2:] for _ in range(4)] == [["there", "[DONE]"]] * 4
     for engine in engines:
-        engine.script(*[{"fault": "status", "status": 503}] * 9)
+        engine.script(*[dead] * 9)
     gateway.refused(502, "engine_failed", "base")
 
 

@@ -216,14 +216,18 @@ struct Asked {
     _memory: OwnedSemaphorePermit,
 }
 
+/// What vLLM tells of each request that it had when its engine died: as an answer, or as a stream's first event.
+const DEAD: &str = "EngineCore encountered an issue";
+
 /// Whether another pod should be asked: an engine that dies, or starts, or has started anew without the adapter.
 fn failed((_, parts, first, _): &Begun, ticket: &Ticket, name: &str) -> bool {
+    let text = first.as_deref().unwrap_or_default();
+    let says = |words: &str| text.windows(words.len()).any(|window| window == words.as_bytes());
     match parts.status {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => true,
-        StatusCode::NOT_FOUND if ticket.is_for_adapter() => {
-            let text = first.as_deref().unwrap_or_default();
-            text.windows(name.len()).any(|window| window == name.as_bytes())
-        }
+        StatusCode::NOT_FOUND => ticket.is_for_adapter() && says(name),
+        StatusCode::INTERNAL_SERVER_ERROR => says(DEAD),
+        StatusCode::OK => text.starts_with(b"data: {\"error\"") && says(DEAD),
         _ => false,
     }
 }

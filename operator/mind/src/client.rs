@@ -319,7 +319,7 @@ impl Inner {
         heard: &mut (dyn FnMut(&str) + Send),
     ) -> Result<ModelAnswer, ClientError> {
         let mut decoder = Decoder::default();
-        let mut left = most;
+        let (mut left, mut begun) = (most, false);
         while let Some(piece) = self.piece(&mut response, &mut left).await? {
             for event in decoder.feed(&piece).map_err(ClientError::Malformed)? {
                 if event == "[DONE]" {
@@ -328,13 +328,15 @@ impl Inner {
                 let text = match collector.add(&event) {
                     Ok(text) => text,
                     // The engine died while it answered: what was heard cannot be unheard, so this is not tried again.
-                    Err(error @ ClientError::Refused { .. }) => {
+                    Err(error @ ClientError::Refused { .. }) if begun => {
                         let reason = format!("the answer broke off: {}", self.shown(error));
                         return Err(ClientError::Unreachable { reason, sent: true });
                     }
-                    Err(error) => return Err(error),
+                    // vLLM begins a stream before it looks at the grammar: this is what it would have answered at once.
+                    Err(error) => return Err(self.shown(error)),
                 };
                 if !text.is_empty() {
+                    begun = true;
                     heard(&text);
                 }
             }

@@ -92,6 +92,13 @@ async fn vllm_gets_the_grammar_and_is_asked_once_who_it_is() {
     client.ask(&request).await.unwrap();
     let sent: Vec<bool> = fake.requests().await.iter().map(|r| r["body"].get("structured_outputs").is_some()).collect();
     assert_eq!(sent, [true, true, false, false]);
+
+    // Whoever asks for a stream is told in the stream.
+    let client = fake.client();
+    let request = ModelRequest { grammar: Some("nonsense".to_owned()), ..request };
+    client.stream(&request, |_| {}).await.unwrap();
+    let sent: Vec<bool> = fake.requests().await.iter().map(|r| r["body"].get("structured_outputs").is_some()).collect();
+    assert_eq!(sent.get(4..), Some(&[true, false][..]));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub(crate) fn check(path: &Path, max_lora_rank: u32) -> Result<(), Defect> {
         serde_json::from_slice(&config).map_err(|e| Defect::Refused(format!("adapter_config.json: {e}")))?;
     check_config(&config, max_lora_rank).map_err(Defect::Refused)?;
     let tensors = fs::read(path.join("adapter_model.safetensors"))
-        .map_err(|_| Defect::Refused("the adapter's directory doesn't contain tensors".to_owned()))?;
+        .map_err(|_| Defect::Refused(format!("{} doesn't contain tensors", path.display())))?;
     check_tensors(&tensors).map_err(Defect::Refused)
 }
 
@@ -29,7 +29,7 @@ fn check_config(config: &Map<String, Value>, max_lora_rank: u32) -> Result<(), S
     let missing: Vec<&str> =
         ["r", "lora_alpha", "target_modules"].into_iter().filter(|name| !config.contains_key(*name)).collect();
     if !missing.is_empty() {
-        return Err(format!("Missing required configuration fields: {missing:?}"));
+        return Err(format!("Missing required configuration fields: {{'{}'}}", missing.join("', '")));
     }
     let truthy = |name: &str| match config.get(name) {
         None | Some(Value::Null | Value::Bool(false)) => false,
@@ -37,7 +37,11 @@ fn check_config(config: &Map<String, Value>, max_lora_rank: u32) -> Result<(), S
         Some(_) => true,
     };
     if truthy("modules_to_save") {
-        return Err("vLLM only supports modules_to_save being None.".to_owned());
+        return Err(format!(
+            "vLLM only supports modules_to_save being either None or [\"classifier\", \"score\"] for classification \
+             models. Unsupported modules_to_save: {}",
+            config.get("modules_to_save").map(python).unwrap_or_default()
+        ));
     }
     if truthy("use_dora") {
         return Err("vLLM does not yet support DoRA.".to_owned());
@@ -52,6 +56,11 @@ fn check_config(config: &Map<String, Value>, max_lora_rank: u32) -> Result<(), S
         }
         Some(_) => Ok(()),
     }
+}
+
+/// As Python shows a list of texts.
+fn python(value: &Value) -> String {
+    value.to_string().replace('"', "'").replace("','", "', '")
 }
 
 /// A safetensors file is the length of a JSON header (8 bytes, little endian), the header, and the tensors' bytes:
@@ -72,7 +81,7 @@ fn check_tensors(file: &[u8]) -> Result<(), String> {
         end = end.max(last);
     }
     if end != data.len() as u64 {
-        return Err(broken("metadata incomplete, or file not fully covered"));
+        return Err(broken("incomplete metadata, file not fully covered"));
     }
     Ok(())
 }

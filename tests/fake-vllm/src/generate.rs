@@ -12,7 +12,7 @@ use futures::stream;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::api::{error, parse};
+use crate::api::{Malformed, error, parse};
 use crate::engine::{Engine, InFlight, Refusal, now};
 use crate::log;
 use crate::script::{Fault, Script, Step};
@@ -37,7 +37,8 @@ const KNOWN: &[&str] = &[
     "logprobs",
     "user",
 ];
-const KINDS: &[&str] = &["json", "regex", "choice", "grammar", "json_object", "structural_tag"];
+/// Of constraints, beside `grammar`.
+const KINDS: &[&str] = &["json", "regex", "choice", "json_object", "structural_tag"];
 
 #[derive(Deserialize)]
 struct Ask {
@@ -60,7 +61,15 @@ struct Ask {
     #[serde(default)]
     stream_options: Option<StreamOptions>,
     #[serde(default)]
-    structured_outputs: Option<Map<String, Value>>,
+    structured_outputs: Option<Constraint>,
+}
+
+#[derive(Deserialize)]
+struct Constraint {
+    #[serde(default)]
+    grammar: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -111,15 +120,20 @@ async fn answer(engine: &Engine, path: &str, headers: &HeaderMap, body: &[u8]) -
     if let Some(Step { fault: Some(Fault::Hang), .. }) = step {
         std::future::pending::<()>().await;
     }
+    if let Some(Step { fault: Some(Fault::Dead), .. }) = step {
+        return late(Refusal::dead(), &ask);
+    }
     if let Some(Step { fault: Some(Fault::Status), status, retry_after, message, .. }) = &step {
         return refuse(status.unwrap_or(500), *retry_after, message.as_deref());
     }
     let asked = match (is_chat, &ask.messages, &ask.prompt) {
         (true, Some(messages), _) => messages.iter().map(Message::text).collect::<Vec<_>>(),
         (false, _, Some(prompt)) => vec![prompt.clone()],
-        (true, None, _) => return Refusal::BadRequest("Field required: messages".to_owned()).into_response(),
+        (true, None, _) => return Malformed::missing("messages", body).into_response(),
         (false, _, None) => {
-            return Refusal::BadRequest("Either prompt or prompt_embeds is needed".to_owned()).into_response();
+            let message =
+                "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)".to_owned();
+            return Refusal::BadRequest { message, param: Some("prompt") }.into_response();
         }
     };
     let prompt_tokens = asked.iter().map(|text| words(text)).sum::<usize>();
@@ -127,14 +141,21 @@ async fn answer(engine: &Engine, path: &str, headers: &HeaderMap, body: &[u8]) -
         return refusal.into_response();
     }
     let model = ask.model.clone().filter(|model| !model.is_empty()).unwrap_or_else(|| engine.base.clone());
+    let grammar = ask.structured_outputs.as_ref().and_then(|constraint| constraint.grammar.as_deref());
+    if let Some(refusal) = grammar.and_then(|grammar| check_grammar(grammar).err()) {
+        return late(refusal, &ask);
+    }
     let in_flight = match engine.begin(&model) {
         Ok(guard) => guard,
         Err(refusal) => return refusal.into_response(),
     };
     let user = ask.messages.iter().flatten().rev().find(|message| message.role == "user").map(Message::text);
-    let echo = || Step {
-        texts: vec![format!("{model}: {}", user.or(ask.prompt.clone()).unwrap_or_default())],
-        ..Step::default()
+    let max_tokens = ask.max_completion_tokens.or(ask.max_tokens).and_then(|tokens| usize::try_from(tokens).ok());
+    let echo = || {
+        let text = format!("{model}: {}", user.or(ask.prompt.clone()).unwrap_or_default());
+        let most = max_tokens.unwrap_or(usize::MAX);
+        let finish_reason = (words(&text) > most).then(|| "length".to_owned());
+        Step { texts: vec![text.split_inclusive(' ').take(most).collect()], finish_reason, ..Step::default() }
     };
     let step = step.unwrap_or_else(echo);
     let choices = usize::try_from(ask.n.unwrap_or(1)).unwrap_or(1);
@@ -168,10 +189,20 @@ fn refuse(status: u16, retry_after: Option<u64>, message: Option<&str>) -> Respo
 }
 
 fn check(ask: &Ask, prompt_tokens: usize, max_model_len: u32) -> Result<(), Refusal> {
-    let bad = |message: String| Err(Refusal::BadRequest(message));
+    let bad = |message: String| Err(Refusal::BadRequest { message, param: None });
+    // `value` is what vLLM adds in brackets.
+    let bad_field = |field: &'static str, message: &str, value: Option<String>| {
+        let value = value.map(|value| format!(", value={value}")).unwrap_or_default();
+        Err(Refusal::BadRequest { message: format!("{message} (parameter={field}{value})"), param: Some(field) })
+    };
+    if ask.messages.as_ref().is_some_and(Vec::is_empty) {
+        return bad("Cannot apply chat template to an empty conversation. Provide at least one message.".to_owned());
+    }
     let temperature = ask.temperature.unwrap_or(1.0);
     if !(0.0..=2.0).contains(&temperature) {
-        return bad(format!("temperature must be in [0, 2], got {temperature}."));
+        let must = if temperature < 0.0 { "non-negative" } else { "in [0, 2]" };
+        let message = format!("temperature must be {must}, got {temperature:?}.");
+        return bad_field("temperature", &message, Some(format!("{temperature:?}")));
     }
     let n = ask.n.unwrap_or(1);
     if n < 1 {
@@ -182,29 +213,64 @@ fn check(ask: &Ask, prompt_tokens: usize, max_model_len: u32) -> Result<(), Refu
     }
     let max_tokens = ask.max_completion_tokens.or(ask.max_tokens);
     if let Some(max_tokens) = max_tokens.filter(|tokens| *tokens < 1) {
-        return bad(format!("max_tokens must be at least 1, got {max_tokens}."));
+        let message = format!("max_tokens must be at least 1, got {max_tokens}.");
+        return bad_field("max_tokens", &message, Some(max_tokens.to_string()));
     }
-    let asked = prompt_tokens as u64 + max_tokens.map_or(0, i64::unsigned_abs);
-    if asked > u64::from(max_model_len) {
-        return bad(format!(
-            "This model's maximum context length is {max_model_len} tokens. However, you requested {asked}."
-        ));
+    let most = i64::from(max_model_len);
+    if let Some(max_tokens) = max_tokens.filter(|tokens| *tokens > most) {
+        let message = format!(
+            "max_tokens={max_tokens} cannot be greater than max_model_len={most}. Please request fewer output tokens."
+        );
+        return bad_field("max_tokens", &message, Some(max_tokens.to_string()));
+    }
+    let asked = i64::try_from(prompt_tokens).unwrap_or(i64::MAX).saturating_add(max_tokens.unwrap_or(0));
+    if asked > most {
+        // Tokens beyond the context are not counted.
+        let input = most + 1;
+        let message = format!(
+            "This model's maximum context length is {most} tokens. However, your prompt contains at least {input} input \
+             tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt."
+        );
+        return bad_field("input_tokens", &message, Some(input.to_string()));
     }
     if ask.stream_options.is_some() && ask.stream != Some(true) {
-        return bad("Stream options can only be defined when `stream=True`.".to_owned());
+        return bad_field("stream_options", "Stream options can only be defined when `stream=True`.", None);
     }
     let Some(constraint) = &ask.structured_outputs else { return Ok(()) };
-    let kinds = KINDS.iter().filter(|kind| constraint.get(**kind).is_some_and(|value| !value.is_null())).count();
+    let others =
+        KINDS.iter().filter(|kind| constraint.others.get(**kind).is_some_and(|value| !value.is_null())).count();
+    let kinds = others + usize::from(constraint.grammar.is_some());
     if kinds > 1 {
         return bad("You can only use one kind of structured outputs constraint but multiple are specified".to_owned());
     }
     if kinds < 1 {
         return bad("You must use one kind of structured outputs constraint but none are specified".to_owned());
     }
-    match constraint.get("grammar").filter(|grammar| !grammar.is_null()) {
-        Some(grammar) if !grammar.as_str().is_some_and(is_grammar) => bad("Invalid grammar specification.".to_owned()),
-        _ => Ok(()),
+    Ok(())
+}
+
+fn check_grammar(grammar: &str) -> Result<(), Refusal> {
+    let message = match grammar {
+        _ if grammar.trim().is_empty() => "structured_outputs.grammar cannot be an empty string",
+        _ if !is_grammar(grammar) => "Invalid grammar specification: some rule is none, or missing",
+        _ => return Ok(()),
+    };
+    Err(Refusal::BadRequest { message: message.to_owned(), param: None })
+}
+
+/// A refusal by the engine itself: the status of a stream is out by then, so that it stands in place of the first event.
+fn late(refusal: Refusal, ask: &Ask) -> Response {
+    if ask.stream != Some(true) {
+        return refusal.into_response();
     }
+    let events = vec![format!("data: {}\n\n", refusal.body()), "data: [DONE]\n\n".to_owned()];
+    as_events(sent(events, End::Whole, None))
+}
+
+fn as_events(mut response: Response) -> Response {
+    let media = HeaderValue::from_static("text/event-stream; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    response
 }
 
 /// Rules `name ::= …`, one a line, a `root` among them, and none that is named but not there.
@@ -214,11 +280,13 @@ fn is_grammar(text: &str) -> bool {
     let Some(rules) = rules else { return false };
     let defined: BTreeSet<&str> = rules.iter().map(|(name, _)| *name).collect();
     defined.contains("root")
-        && rules.iter().all(|(_, right)| names(right).iter().all(|name| defined.contains(name.as_str())))
+        && rules.iter().all(|(_, right)| {
+            names(right).is_some_and(|names| names.iter().all(|name| defined.contains(name.as_str())))
+        })
 }
 
-/// The rules that a right-hand side names: its words outside of texts and classes.
-fn names(right: &str) -> Vec<String> {
+/// The rules that a right-hand side names: its words outside of texts and classes, if those end.
+fn names(right: &str) -> Option<Vec<String>> {
     let (mut names, mut close) = (vec![String::new()], None);
     let mut chars = right.chars();
     while let Some(c) = chars.next() {
@@ -236,7 +304,7 @@ fn names(right: &str) -> Vec<String> {
         }
     }
     names.retain(|name| !name.is_empty());
-    names
+    close.is_none().then_some(names)
 }
 
 struct Whole {
@@ -354,11 +422,7 @@ impl Whole {
             None if rest.is_empty() => End::Whole,
             None => End::Wait(script, rest.into_iter().map(framed).collect()),
         };
-        let mut response = sent(events, end, Some(in_flight));
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-        response
+        as_events(sent(events, end, Some(in_flight)))
     }
 }
 

@@ -17,6 +17,9 @@ struct Arguments {
     /// The same as MODEL
     #[arg(long, conflicts_with = "positional")]
     model: Option<String>,
+    /// What requests call it (default: MODEL)
+    #[arg(long)]
+    served_model_name: Option<String>,
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     host: IpAddr,
     /// 0 takes a free one, which the first line of the log names
@@ -99,10 +102,18 @@ async fn serve(arguments: Arguments) -> Result<(), String> {
         tokio::net::TcpListener::bind(address).await.map_err(|e| format!("{}:{}: {e}", address.0, address.1))?;
     let bound = listener.local_addr().map_err(|e| e.to_string())?;
     log(&format!("serving {model} on {bound}, adapters at run time: {updates}"));
-    axum::serve(listener, router(&model, limits, updates))
-        .with_graceful_shutdown(told_to_stop())
-        .await
-        .map_err(|e| e.to_string())
+    let name = arguments.served_model_name.as_deref().unwrap_or(&model);
+    let (router, died) = router(name, &model, limits, updates);
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let end = async move {
+        let dead = tokio::select! { () = told_to_stop() => false, () = died.notified() => true };
+        let _ = stop.send(dead);
+    };
+    axum::serve(listener, router).with_graceful_shutdown(end).await.map_err(|e| e.to_string())?;
+    match stopped.await {
+        Ok(true) => Err("the engine has died".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 /// The first process of a container has no default action for SIGTERM.

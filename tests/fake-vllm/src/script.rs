@@ -36,6 +36,8 @@ pub(crate) struct Step {
 pub(crate) enum Fault {
     /// An error in vLLM's shape, before anything else.
     Status,
+    /// What is told of a request that has not begun when the engine dies.
+    Dead,
     /// Never a byte.
     Hang,
     /// Half the text, then the connection breaks.

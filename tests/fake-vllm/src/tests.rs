@@ -23,7 +23,7 @@ async fn serve(router: Router) -> Server {
 /// A server with these caches, greatest rank 8, base model `base`.
 async fn server(max_loras: usize, max_cpu_loras: usize) -> Server {
     let limits = Limits { max_loras, max_cpu_loras, max_lora_rank: 8, max_model_len: 512 };
-    serve(api::router(Engine::new("base".to_owned(), limits), true)).await
+    serve(api::router(Engine::new("base".to_owned(), "base".to_owned(), limits), true)).await
 }
 
 impl Server {
@@ -141,7 +141,7 @@ async fn an_adapter_is_loaded_answers_and_is_unloaded() {
     assert_eq!(message, "The lora adapter 'ledger' cannot be found.");
     let (status, kind, message, param) = refused(server.chat("ledger").await);
     assert_eq!((status, kind.as_str(), param), (404, "NotFoundError", json!("model")));
-    assert_eq!(message, "The model `ledger` does not exist.");
+    assert_eq!(message, "The model `ledger` does not exist. Valid aliases: base.");
 }
 
 #[tokio::test]
@@ -149,15 +149,18 @@ async fn what_a_request_says_wrong_is_400() {
     let server = server(1, 1).await;
     assert_eq!(server.load("ledger", &adapter("ledger")).await.0, 200);
     for (body, says) in [
-        (json!({ "lora_name": "a" }), "must be provided"),
-        (json!({ "lora_path": "/a" }), "must be provided"),
         (json!({ "lora_name": "", "lora_path": "/a" }), "must be provided"),
+        (json!({ "lora_name": "a", "lora_path": "" }), "must be provided"),
         (json!({ "lora_name": "ledger", "lora_path": adapter("poet") }), "has already been loaded"),
         (json!({ "lora_name": "base", "lora_path": adapter("poet") }), "base model"),
     ] {
         let (status, kind, message, _) = refused(server.post("/v1/load_lora_adapter", body.clone()).await);
         assert_eq!((status, kind.as_str()), (400, "InvalidUserInput"), "{body}");
         assert!(message.contains(says), "{body}: {message}");
+    }
+    for (body, field) in [(json!({ "lora_name": "a" }), "lora_path"), (json!({ "lora_path": "/a" }), "lora_name")] {
+        let (status, kind, _, param) = refused(server.post("/v1/load_lora_adapter", body).await);
+        assert_eq!((status, kind.as_str(), param), (400, "Bad Request", json!(format!("body.{field}"))));
     }
     let in_place = json!({ "lora_name": "ledger", "lora_path": adapter("poet"), "load_inplace": true });
     assert_eq!(server.post("/v1/load_lora_adapter", in_place).await.0, 200);
@@ -177,7 +180,9 @@ async fn an_adapter_that_the_engine_refuses_is_not_registered() {
     let server = server(1, 1).await;
     let (status, kind, message, _) = refused(server.load("none", Path::new("/no/such/adapter")).await);
     assert_eq!((status, kind.as_str()), (404, "NotFoundError"));
-    assert!(message.contains("No adapter found") && !message.contains("/no/such"), "{message}");
+    assert_eq!(message, "Loading lora none failed: No adapter found for /no/such/adapter");
+    let (_, _, message, _) = refused(server.load("none", Path::new("/tmp/no/such/adapter")).await);
+    assert_eq!(message, "Loading lora none failed: No adapter found for <path>");
 
     let copy = Copy::new("refused");
     for (key, value, says) in [
@@ -225,13 +230,34 @@ async fn an_adapter_that_was_pushed_out_is_read_again() {
     assert_eq!(server.post("/v1/unload_lora_adapter", json!({ "lora_name": "second" })).await.0, 200);
     assert_eq!(server.load("third", &adapter("poet")).await.0, 200);
     assert_eq!(server.models().await.len(), 3);
-    assert_eq!(refused(server.chat("first").await).0, 404);
+    assert_eq!(server.get("/health").await.0, 200);
+    let (status, _, message, _) = refused(server.chat("first").await);
+    assert_eq!(status, 500);
+    assert!(message.contains("EngineCore encountered an issue"), "{message}");
+    assert_eq!(server.get("/health").await.0, 503);
+}
+
+#[tokio::test]
+async fn a_wrong_grammar_is_told_in_the_stream_that_was_asked_for() {
+    let server = server(1, 1).await;
+    let ask = |stream: bool| {
+        let messages = json!([{ "role": "user", "content": "hello" }]);
+        let constraint = json!({ "grammar": "nonsense" });
+        let body = json!({ "model": "base", "messages": messages, "stream": stream, "structured_outputs": constraint });
+        server.post("/v1/chat/completions", body)
+    };
+    let (status, _, message, _) = refused(ask(false).await);
+    assert_eq!((status, message.starts_with("Invalid grammar specification")), (400, true));
+    let (status, events) = ask(true).await;
+    assert_eq!(status, 200);
+    assert!(events.contains(r#"data: {"error":{"code":400,"message":"Invalid grammar specification"#), "{events}");
+    assert!(events.contains("data: [DONE]"), "{events}");
 }
 
 #[tokio::test]
 async fn without_runtime_updates_the_routes_do_not_exist() {
     let limits = Limits { max_loras: 1, max_cpu_loras: 1, max_lora_rank: 8, max_model_len: 512 };
-    let server = serve(api::router(Engine::new("base".to_owned(), limits), false)).await;
+    let server = serve(api::router(Engine::new("base".to_owned(), "base".to_owned(), limits), false)).await;
     let answer = server.load("ledger", &adapter("ledger")).await;
     assert_eq!(answer, (404, r#"{"detail":"Not Found"}"#.to_owned()));
     assert_eq!(server.get("/v1/chat/completions").await, (405, r#"{"detail":"Method Not Allowed"}"#.to_owned()));
