@@ -104,9 +104,9 @@ async fn a_commit_over_fresh_splits_is_whole() {
     let batch = batch("splits", "whole");
     store.commit(Batch { marker: Key(b"splits-warm".into()), ..batch.clone() }).await.ok();
     for lead in ["20", "70", "b0"] {
-        // Between the key's lead byte and the rest of it.
+        // Between the key's lead byte and the rest of it, under `batos/`.
         let unique: String = batch.marker.0[7..].iter().map(|byte| format!("{byte:02x}")).collect();
-        switch(&format!("/split?key={lead}73{unique}"));
+        switch(&format!("/split?key=6261746f732f{lead}73{unique}"));
     }
     store.commit(batch.clone()).await.unwrap();
     assert_eq!(values(&store, &batch).await, everywhere("whole"));
@@ -124,7 +124,7 @@ async fn a_lock_without_its_primary_expires() {
         TransactionClient::new(vec![std::env::var("BATOS_TIKV").unwrap().replace("tikv://", "")]).await.unwrap();
     let mut transaction =
         client.begin_with_options(TransactionOptions::new_optimistic().drop_check(CheckLevel::None)).await.unwrap();
-    let left = transaction.get(batch.put[3].key.0.clone()).await;
+    let left = transaction.get([b"batos/".as_slice(), &batch.put[3].key.0].concat()).await;
     assert!(format!("{left:?}").contains("txn_not_found"), "the client alone can read it now: {left:?}");
     assert_eq!(values(&store, &batch).await, [None, None, None, None]);
     store.commit(batch.clone()).await.unwrap();
