@@ -3,7 +3,7 @@
 //! What the client gets wrong is handled here and nowhere else:
 //! - a request for a timestamp may hang for ever when PD goes silent: every call has a time-out of our own;
 //! - a lost acknowledgement of a commit arrives as an ordinary error: whatever is no proven conflict is unknown, and
-//!   settled by looking for the batch's marker, which is the transaction's primary key;
+//!   settled by looking for the batch's marker, which is the transaction's primary key; what has not happened is tried again;
 //! - rolling back after an unknown outcome can tear a commit whose primary is applied: only a proven write conflict,
 //!   which only a prewrite can answer, is rolled back; other locks are left to their time to live;
 //! - a conflict may be nested in other errors: it is one only if all leaves are;
@@ -34,6 +34,8 @@ const CALL: Duration = Duration::from_secs(5);
 /// A lock lives for 3 to 20 s; an outcome is settled, and a locked key readable, soon after.
 const LOCK_LIFE: Duration = Duration::from_secs(25);
 const POLL: Duration = Duration::from_millis(100);
+/// How often a commit is tried again that is proven not to have happened.
+const REPEATS: u32 = 2;
 /// Locks that one clean-up looks at.
 const MAX_LOCKS: u32 = 256;
 
@@ -53,6 +55,8 @@ enum Failure {
     Locked,
     /// A lock is in the way whose primary was never written.
     Orphaned,
+    /// A commit failed, and it is proven that nothing was applied nor can be any more.
+    Undone(String),
     Other(String),
 }
 
@@ -73,13 +77,14 @@ impl TikvStore {
         call("begin", self.client.begin_with_options(options())).await
     }
 
-    /// Repeats a call on a new snapshot while others' locks are in the way of `ranges`.
+    /// Repeats a call on a new snapshot while others' locks are in the way of `ranges`, and a few times what was undone.
     async fn waiting<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         ranges: &[Range<Vec<u8>>],
         call: impl Fn() -> F,
     ) -> Result<T, StoreError> {
         let end = Instant::now() + LOCK_LIFE;
+        let mut repeats = 0;
         loop {
             let failure = match call().await {
                 Ok(found) => return Ok(found),
@@ -87,10 +92,14 @@ impl TikvStore {
             };
             match failure {
                 Failure::Other(reason) => return Err(StoreError::Unavailable(reason)),
+                Failure::Undone(reason) if repeats == REPEATS => {
+                    return Err(StoreError::Unavailable(format!("not committed: {reason}")));
+                }
                 _ if Instant::now() > end => {
                     return Err(StoreError::Unavailable(format!("a key stays locked for {LOCK_LIFE:?}")));
                 }
                 Failure::Orphaned => self.clean_up(ranges).await,
+                Failure::Undone(_) => repeats += 1,
                 Failure::Conflict | Failure::Locked => {}
             }
             tokio::time::sleep(POLL).await;
@@ -174,7 +183,7 @@ impl TikvStore {
                     }
                     Ok(Err(StoreError::Conflict(batch.put.iter().map(|put| put.key.clone()).collect())))
                 }
-                Failure::Locked | Failure::Orphaned | Failure::Other(_) => {
+                Failure::Locked | Failure::Orphaned | Failure::Undone(_) | Failure::Other(_) => {
                     self.settle(batch, committed, &error.to_string()).await
                 }
             },
@@ -182,7 +191,8 @@ impl TikvStore {
         }
     }
 
-    /// An outcome that is not known: the marker tells, once the primary's lock has expired at the latest.
+    /// An outcome that is not known: the marker tells, once the primary's lock has expired at the latest. That nothing was
+    /// applied is [`Failure::Undone`].
     async fn settle(
         &self,
         batch: &Batch,
@@ -199,7 +209,7 @@ impl TikvStore {
             match found {
                 Ok(found) if found.contains_key(&batch.marker) => return Ok(Ok(committed)),
                 // Readable and absent: no lock of ours is left on the primary, so nothing can be applied any more.
-                Ok(_) => return Ok(Err(StoreError::Unavailable(format!("not committed: {reason}")))),
+                Ok(_) => return Err(Failure::Undone(reason.to_owned())),
                 Err(_) => tokio::time::sleep(POLL).await,
             }
         }
@@ -281,13 +291,14 @@ impl Store for TikvStore {
         let expected = batch.expect.iter().map(|expect| &expect.key);
         let keys = expected.chain(batch.put.iter().map(|put| &put.key)).chain(&batch.lock).chain(&batch.delete);
         let ranges: Vec<_> = keys.map(|key| only(there(key))).collect();
-        // What fails before the commit began has written nothing.
+        // What fails before the commit began has written nothing; what was undone is compared and written anew, under the
+        // same marker.
         self.waiting(&ranges, || self.attempt(&batch)).await?
     }
 
     async fn restore(&self, rows: Vec<(Key, Versioned)>, still: Option<Expect>) -> Result<(), StoreError> {
         let unavailable = |failure| match failure {
-            Failure::Conflict | Failure::Locked | Failure::Orphaned => {
+            Failure::Conflict | Failure::Locked | Failure::Orphaned | Failure::Undone(_) => {
                 StoreError::Unavailable("somebody else writes there".to_owned())
             }
             Failure::Other(reason) => StoreError::Unavailable(reason),

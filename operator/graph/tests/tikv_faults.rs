@@ -9,7 +9,7 @@ use std::{
 };
 
 use batos_graph::{Batch, Key, Put, Store, StoreError, TikvStore};
-use tikv_client::{CheckLevel, TransactionClient, TransactionOptions};
+use tikv_client::{CheckLevel, Transaction, TransactionClient, TransactionOptions};
 
 /// A fault that ends with the test.
 struct Fault(&'static str);
@@ -38,6 +38,13 @@ impl Drop for Fault {
 
 async fn open() -> TikvStore {
     TikvStore::connect(&std::env::var("BATOS_TIKV").expect("BATOS_TIKV: run hack/test tikv")).await.unwrap()
+}
+
+/// A transaction of the client alone.
+async fn bare() -> Transaction {
+    let server = std::env::var("BATOS_TIKV").unwrap().replace("tikv://", "");
+    let client = TransactionClient::new(vec![server]).await.unwrap();
+    client.begin_with_options(TransactionOptions::new_optimistic().drop_check(CheckLevel::None)).await.unwrap()
 }
 
 /// Keys far apart, so that they lie in different regions.
@@ -71,6 +78,7 @@ async fn faults() {
     silence_of_pd_ends_with_a_typed_error().await;
     a_commit_over_fresh_splits_is_whole().await;
     a_lock_without_its_primary_expires().await;
+    a_commit_that_has_not_happened_is_tried_again().await;
     a_dead_server_is_unavailable().await;
 }
 
@@ -117,18 +125,33 @@ async fn a_lock_without_its_primary_expires() {
     let store = open().await;
     let batch = batch("orphan", "never");
     let fault = Fault::on("/primary?refuse=1000", "/primary?refuse=0");
+    let begun = Instant::now();
     let error = store.commit(batch.clone()).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(25), "what goes on failing is told");
     drop(fault);
-    let client =
-        TransactionClient::new(vec![std::env::var("BATOS_TIKV").unwrap().replace("tikv://", "")]).await.unwrap();
-    let mut transaction =
-        client.begin_with_options(TransactionOptions::new_optimistic().drop_check(CheckLevel::None)).await.unwrap();
+    let mut transaction = bare().await;
     let left = transaction.get([b"batos/".as_slice(), &batch.put[3].key.0].concat()).await;
     assert!(format!("{left:?}").contains("txn_not_found"), "the client alone can read it now: {left:?}");
     assert_eq!(values(&store, &batch).await, [None, None, None, None]);
     store.commit(batch.clone()).await.unwrap();
     assert_eq!(values(&store, &batch).await, everywhere("never"));
+}
+
+async fn a_commit_that_has_not_happened_is_tried_again() {
+    let store = open().await;
+    let (batch, other) = (batch("undone", "done"), batch("other", "never"));
+    // More than the client alone asks for, and less than twice as much.
+    let fault = Fault::on("/primary?refuse=15", "/primary?refuse=0");
+    let mut transaction = bare().await;
+    transaction.put(other.marker.0, "").await.unwrap();
+    assert!(transaction.commit().await.is_err(), "the client alone tries longer now");
+    switch("/primary?refuse=15");
+    let committed = store.commit(batch.clone()).await.unwrap();
+    assert_eq!(committed.revs, [1, 1, 1, 1]);
+    drop(fault);
+    assert_eq!(values(&store, &batch).await, everywhere("done"));
+    assert!(matches!(store.commit(batch).await, Err(StoreError::Conflict(_))), "once");
 }
 
 async fn a_dead_server_is_unavailable() {
