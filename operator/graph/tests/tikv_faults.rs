@@ -2,9 +2,13 @@
 //! that BATOS_TIKV_CONTROL names, so these tests run one after the other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[allow(dead_code, unused_macros)]
+mod conformance;
+
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -80,6 +84,7 @@ async fn faults() {
     a_lock_without_its_primary_expires().await;
     a_commit_that_has_not_happened_is_tried_again().await;
     a_dead_server_is_unavailable().await;
+    histories_stay_serial().await;
 }
 
 async fn a_lost_acknowledgement_is_settled_by_the_marker() {
@@ -159,4 +164,15 @@ async fn a_dead_server_is_unavailable() {
     let Err(error) = TikvStore::connect("tikv://127.0.0.1:1").await else { panic!("connected") };
     assert!(matches!(error, StoreError::Unavailable(_)) && error.to_string().contains("127.0.0.1:1"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
+async fn histories_stay_serial() {
+    let faults = [
+        ("/ack?drop=40", "/ack?drop=0"),
+        ("/busy?calls=40", "/busy?calls=0"),
+        ("/primary?refuse=15", "/primary?refuse=0"),
+    ];
+    for (on, off) in faults {
+        conformance::hold_under(Arc::new(open().await), || Fault::on(on, off)).await;
+    }
 }

@@ -7,8 +7,12 @@ use std::sync::Arc;
 
 use batos_covenant::Wire;
 use batos_graph::{KeySpace, ObjectId, Store, StoreError, TikvStore, UniverseKey};
+use batos_histories::Model;
 use batos_uvm::universe::{ImageRow, Restoring, Universe, UniverseError, check};
-use common::universe::{answer, apply, data, send, store};
+use common::{
+    histories::Workers,
+    universe::{answer, apply, data, send, store},
+};
 use tikv_client::{TransactionClient, TransactionOptions};
 
 fn server() -> String {
@@ -65,6 +69,19 @@ async fn a_universe_without_the_prefix_is_refused_until_its_image_is_imported() 
     restoring.finish().await.unwrap();
     let universe = Universe::open(&name, store).await.unwrap();
     assert!(universe.lookup_name("account").await.unwrap().is_some());
+}
+
+/// The contract's snapshots, for turns lock nothing that they only read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn turns_read_snapshots() {
+    let (store, name) = (tikv().await, name(|_| true));
+    let mut universes = Vec::new();
+    for _ in 0..3 {
+        // A client of its own each.
+        universes.push(Universe::open(&name, tikv().await).await.unwrap());
+    }
+    Workers::new(universes).hold(Model::Snapshot).await;
+    assert_eq!(check(store.as_ref(), &name, |_| ()).await.unwrap().problems, Vec::<String>::new());
 }
 
 /// All rows of a universe that has an account.

@@ -48,13 +48,13 @@ impl History {
                 if let Some((writer, is_last)) = list.last().and_then(|last| place.writers.get(last)) {
                     edges.push((*writer, index, Edge::Read));
                     if !is_last {
-                        found.push(format!("G1b: {transaction:?} saw {list:?}"));
+                        found.push(format!("G1b: {transaction} saw {list:?}"));
                     }
                 }
                 let missed = place.elements.get(list.len()).and_then(|next| place.writers.get(next));
                 edges.extend(missed.map(|(writer, _)| (index, *writer, Edge::Missed)));
                 if seen.insert(*at, list.clone()).is_some_and(|before| before != list) {
-                    found.push(format!("internal: {transaction:?}"));
+                    found.push(format!("internal: {transaction}"));
                 }
             }
             for (later, other) in self.transactions.iter().enumerate() {
@@ -92,7 +92,7 @@ impl History {
                     Op::Read(..) if transaction.ended.is_none() => {}
                     Op::Read(place, list) => {
                         if !list.ends_with(own.get(place).map_or(&[], Vec::as_slice)) {
-                            found.push(format!("internal: {transaction:?}"));
+                            found.push(format!("internal: {transaction}"));
                         }
                         let (short, long) = match list.len() > known.elements.len() {
                             true => (std::mem::replace(&mut known.elements, list.clone()), list),
@@ -144,7 +144,7 @@ impl History {
         kinds.into_iter().find_map(|(kind, edges)| {
             let cycle = closed(&graph(&edges))?;
             let told: Vec<String> =
-                cycle.iter().map(|(from, edge)| format!("{:?} then by {edge:?}", self.transactions[*from])).collect();
+                cycle.iter().map(|(from, edge)| format!("{} then by {edge:?}", self.transactions[*from])).collect();
             Some(format!("{kind}: {}", told.join("\n  ")))
         })
     }
@@ -256,7 +256,7 @@ mod tests {
             let history = played(seed);
             let explained = [Model::Serial, Model::Snapshot].map(|model| {
                 let (found, explained) = (history.anomalies(model), history.is_explained(model));
-                assert_eq!(found.is_empty(), explained, "seed {seed} {model:?}: {found:#?}\n{history:#?}");
+                assert_eq!(found.is_empty(), explained, "seed {seed} {model:?}: {found:#?}\n{history}");
                 explained
             });
             match explained {

@@ -11,7 +11,10 @@ mod cycles;
 mod orders;
 mod plan;
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 pub use plan::{Dice, Kind, Plan, Size, Step, runs};
 
@@ -104,5 +107,18 @@ impl History {
 
     pub fn is_empty(&self) -> bool {
         self.transactions.is_empty()
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.transactions.iter().try_for_each(|transaction| writeln!(f, "{transaction}"))
+    }
+}
+
+impl fmt::Display for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ended = self.ended.map_or("?".to_owned(), |ended| ended.to_string());
+        write!(f, "from {} to {ended}: {:?}", self.begun, self.ops)
     }
 }
