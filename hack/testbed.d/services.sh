@@ -47,7 +47,8 @@ tikv_up() {
   free_port "$host"
   echo "$host:$PORT" >"$BED/tikv.control"
   echo "$address" >"$BED/tikv.address"
-  start tikv-server "$TIKV_BIN/tikv-server" -addr "$address" -control "$host:$PORT" -data "$BED/tikv" -regions 8
+  # batos puts a prefix before all its keys; without -prefix they would share one region.
+  start tikv-server "$TIKV_BIN/tikv-server" -addr "$address" -control "$host:$PORT" -data "$BED/tikv" -regions 8 -prefix batos/
   wait_until 30 "answer of TiKV" accepts "$address"
 }
 

@@ -15,13 +15,6 @@ DEADLINE = 30.0  # seconds that anything awaited may take
 REPEATABLE = (nats.errors.NoRespondersError, nats.errors.TimeoutError, nats.errors.ConnectionClosedError)
 
 
-# unistore, which the TiKV of these tests is made of (tidb v1.1.0-beta.0.20251126), takes a key of 19 bytes or more for a
-# row of TiDB when its first byte is `t` and its eleventh `r` (rowcodec.IsRowKey), and fails to read the value as one. A
-# universe in 256 has such a hash, and there an id in 256. Nothing was committed, and the sender is told `unavailable`: asked
-# again, a request has another marker. TiKV itself does not look into keys.
-UNISTORE = "insufficient bytes to decode value"
-
-
 class Failed(Exception):
     """A typed error reply."""
 
@@ -115,8 +108,6 @@ class Bus:
         ask = self.ask_until_answered if repeat else self.ask
         reply = self.run(ask(target, verb, payload, **options), 4 * DEADLINE)
         reply = unpack(reply) if isinstance(reply, bytes) else reply
-        if reply["status"] == "error" and UNISTORE in reply["error"]["message"]:
-            reply = self.run(self.ask_until_answered(target, verb, payload, **options), 4 * DEADLINE)
         if reply["status"] == "error":
             raise Failed(reply["error"])
         return reply

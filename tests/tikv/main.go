@@ -40,18 +40,19 @@ func main() {
 	advertise := flag.String("advertise", "", "`HOST:PORT` that clients are told to connect to (default -addr)")
 	control := flag.String("control", "", "`HOST:PORT` of the fault switches, see / there (default none)")
 	data := flag.String("data", "", "`directory` of the data (default a temporary one)")
-	regions := flag.Int("regions", 4, "`number` of regions to begin with, split evenly by the first byte of a key (1-256)")
+	regions := flag.Int("regions", 4, "`number` of regions to begin with, split evenly by the first byte of a key after -prefix (1-256)")
+	prefix := flag.String("prefix", "", "`bytes` that all keys begin with which regions are made for")
 	sync := flag.Bool("sync", false, "sync every write to the disk")
 	flag.Parse()
 	if *advertise == "" {
 		*advertise = *addr
 	}
-	if err := run(*addr, *advertise, *control, *data, *regions, *sync); err != nil {
+	if err := run(*addr, *advertise, *control, *data, *prefix, *regions, *sync); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(addr, advertise, control, data string, regions int, sync bool) error {
+func run(addr, advertise, control, data, prefix string, regions int, sync bool) error {
 	if regions < 1 || regions > 256 {
 		return fmt.Errorf("-regions %d: not in 1-256", regions)
 	}
@@ -75,7 +76,7 @@ func run(addr, advertise, control, data string, regions int, sync bool) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", data, err)
 	}
-	if err := s.bootstrap(advertise, regions); err != nil {
+	if err := s.bootstrap(advertise, prefix, regions); err != nil {
 		return fmt.Errorf("%s: %w", data, err)
 	}
 
@@ -152,7 +153,7 @@ func open(data, advertise string, sync bool) (*store, error) {
 }
 
 // bootstrap makes the first regions where there are none.
-func (s *store) bootstrap(advertise string, count int) error {
+func (s *store) bootstrap(advertise, prefix string, count int) error {
 	done, err := s.regions.IsBootstrapped()
 	if err != nil || done {
 		return err
@@ -165,7 +166,7 @@ func (s *store) bootstrap(advertise string, count int) error {
 		return err
 	}
 	for i := 1; i < count; i++ {
-		if err := s.split([]byte{byte(i * 256 / count)}); err != nil {
+		if err := s.split(append([]byte(prefix), byte(i*256/count))); err != nil {
 			return err
 		}
 	}

@@ -111,6 +111,9 @@ pub enum StoreError {
     /// The data on disk is not ours, damaged, or of a newer version.
     #[error("store damaged: {0}")]
     Damaged(String),
+    /// An earlier batos left its rows where this one does not look for them; what to do.
+    #[error("an older batos has written here: {0}")]
+    Older(String),
     /// The snapshot is of another store or process, or was not used for too long: take a new one.
     #[error("snapshot {} is gone", .0.0)]
     SnapshotGone(Snapshot),
@@ -142,6 +145,11 @@ pub trait Store: Send + Sync + 'static {
         at: Option<Snapshot>,
         limit: usize,
     ) -> Result<Vec<(Key, Versioned)>, StoreError>;
+
+    /// Refuses, with [`StoreError::Older`], a range that looks empty because an earlier batos kept its rows elsewhere.
+    async fn admit(&self, _start: &Key, _end: &Key) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Applies `batch` if everything it expects holds. Returns once it is durable. An engine settles an outcome that
     /// it does not know by looking for the marker, for a bounded time, before it answers [`StoreError::Unknown`].

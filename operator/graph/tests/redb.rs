@@ -15,6 +15,13 @@ async fn open() -> (conformance::Engine, tempfile::TempDir) {
 
 conformance!(open());
 
+/// One after the other is validated: stricter than the contract.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_skew_does_not_occur() {
+    let (store, _folder) = open().await;
+    assert_eq!(conformance::write_skews(&store, 100, false).await, 0);
+}
+
 fn batch(marker: &str, key: &str) -> Batch {
     Batch {
         marker: Key(marker.into()),

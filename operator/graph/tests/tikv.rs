@@ -14,3 +14,11 @@ async fn open() -> (conformance::Engine, ()) {
 }
 
 conformance!(open());
+
+/// The anomaly that the contract allows, and what to do about it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_skew_occurs_and_vanishes_under_locks() {
+    let (store, ()) = open().await;
+    assert!(conformance::write_skews(&store, 100, false).await > 0);
+    assert_eq!(conformance::write_skews(&store, 100, true).await, 0);
+}

@@ -1,8 +1,12 @@
 //! The store's contract as cases that every engine passes. Each case gets keys of its own under `space`.
 
+mod histories;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use batos_graph::{Batch, Expect, Key, MAX_BATCH, Put, Rev, Store, StoreError, Versioned};
+
+pub use histories::*;
 
 pub type Engine = Arc<dyn Store>;
 
@@ -31,6 +35,9 @@ macro_rules! conformance {
             random_batches_behave_as_a_map
             a_snapshot_stays_as_it_was
             restored_rows_keep_their_revisions
+            histories_read_snapshots
+            locked_histories_are_serial
+            what_is_not_expected_or_looked_at_again_shows
         }
     };
 }

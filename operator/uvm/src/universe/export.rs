@@ -118,11 +118,9 @@ pub struct Checked {
 
 /// Checks a universe that no worker runs: every row can be read, names and objects agree, what is referred to exists,
 /// methods compile, histories have no gaps but those that housekeeping leaves, and the buckets of large collections fit
-/// together. Refuses the universe of a newer batos. `progress` hears how many rows it has looked at.
+/// together. Refuses what this batos cannot open. `progress` hears how many rows it has looked at.
 pub async fn check(store: &dyn Store, universe: &str, mut progress: impl FnMut(u64)) -> Result<Checked, UniverseError> {
-    if let Some((_, version)) = version::load(store, KeySpace::new(universe).version()).await? {
-        version.admit()?;
-    }
+    version::admitted(store, KeySpace::new(universe)).await?;
     let mut survey = Survey::default();
     let at = store.snapshot().await.map_err(UniverseError::Store)?;
     let (mut start, end) = KeySpace::new(universe).range();

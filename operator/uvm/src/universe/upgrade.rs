@@ -54,15 +54,12 @@ struct Step {
 impl Universe {
     /// Makes the image in an empty store, or this image of the one that is there. `None`: what this batos ships.
     pub(super) async fn bring_up_to_date(&self, mut image: Option<Image>) -> Result<(), UniverseError> {
-        let (store, key) = (&self.inner.store, self.inner.keys.version());
+        let store = &self.inner.store;
         let mut lost = 0;
         while lost < ATTEMPTS {
-            let found = version::load(store.as_ref(), key.clone()).await?;
-            if let Some((_, found)) = &found {
-                found.admit()?;
-                if self.is_up_to_date(found) {
-                    return Ok(());
-                }
+            let found = version::admitted(store.as_ref(), self.inner.keys).await?;
+            if found.as_ref().is_some_and(|(_, found)| self.is_up_to_date(found)) {
+                return Ok(());
             }
             let image = match &mut image {
                 Some(image) => &*image,

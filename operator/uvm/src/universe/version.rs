@@ -1,7 +1,7 @@
 //! What may open a universe: a row that every batos reads before anything else.
 
 use batos_covenant::{Encoding, decode, encode};
-use batos_graph::{Key, Place, RecordError, Store};
+use batos_graph::{Key, KeySpace, Place, RecordError, Store};
 use serde::{Deserialize, Serialize};
 
 use super::{ImageRow, Universe, UniverseError, export::place};
@@ -90,6 +90,19 @@ impl Version {
 pub(super) async fn load(store: &dyn Store, key: Key) -> Result<Option<(u64, Version)>, UniverseError> {
     let rows = store.read(&[key]).await.map_err(UniverseError::Store)?;
     rows.into_iter().next().flatten().map(|row| Ok((row.rev, Version::decode(&row.bytes)?))).transpose()
+}
+
+/// The version of a universe that this batos may open, or that is not there yet.
+pub(super) async fn admitted(store: &dyn Store, keys: KeySpace) -> Result<Option<(u64, Version)>, UniverseError> {
+    let found = load(store, keys.version()).await?;
+    match &found {
+        Some((_, version)) => version.admit()?,
+        None => {
+            let (start, end) = keys.range();
+            store.admit(&start, &end).await.map_err(UniverseError::Store)?;
+        }
+    }
+    Ok(found)
 }
 
 /// Refuses a row of a newer batos, before anything of its image is written.

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod buckets;
+pub mod histories;
 pub mod house;
 pub mod script;
 pub mod universe;
