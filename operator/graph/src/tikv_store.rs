@@ -1,7 +1,8 @@
 //! TiKV behind the store's contract, with the crate `tikv-client` 0.4: optimistic two-phase commit, plain.
 //!
 //! What the client gets wrong is handled here and nowhere else:
-//! - a request for a timestamp may hang for ever when PD goes silent: every call has a time-out of our own;
+//! - a request for a timestamp may hang for ever when PD goes silent, and once in a while when it does not: every call has
+//!   a time-out of our own, and what writes nothing is asked once more;
 //! - a lost acknowledgement of a commit arrives as an ordinary error: whatever is no proven conflict is unknown, and
 //!   settled by looking for the batch's marker, which is the transaction's primary key; what has not happened is tried again;
 //! - rolling back after an unknown outcome can tear a commit whose primary is applied: only a proven write conflict,
@@ -31,6 +32,8 @@ use crate::{Batch, Committed, Expect, Key, Snapshot, Store, StoreError, Versione
 
 /// Longest wait for one answer of PD or TiKV. The client itself retries for about 1.5 s.
 const CALL: Duration = Duration::from_secs(5);
+/// Of what may be asked once more.
+const READ: Duration = Duration::from_secs(3);
 /// A lock lives for 3 to 20 s; an outcome is settled, and a locked key readable, soon after.
 const LOCK_LIFE: Duration = Duration::from_secs(25);
 const POLL: Duration = Duration::from_millis(100);
@@ -57,6 +60,8 @@ enum Failure {
     Orphaned,
     /// A commit failed, and it is proven that nothing was applied nor can be any more.
     Undone(String),
+    /// No answer in time to what writes nothing.
+    Silent(String),
     Other(String),
 }
 
@@ -84,7 +89,7 @@ impl TikvStore {
         call: impl Fn() -> F,
     ) -> Result<T, StoreError> {
         let end = Instant::now() + LOCK_LIFE;
-        let mut repeats = 0;
+        let (mut repeats, mut was_silent) = (0, false);
         loop {
             let failure = match call().await {
                 Ok(found) => return Ok(found),
@@ -92,6 +97,7 @@ impl TikvStore {
             };
             match failure {
                 Failure::Other(reason) => return Err(StoreError::Unavailable(reason)),
+                Failure::Silent(reason) if was_silent => return Err(StoreError::Unavailable(reason)),
                 Failure::Undone(reason) if repeats == REPEATS => {
                     return Err(StoreError::Unavailable(format!("not committed: {reason}")));
                 }
@@ -100,6 +106,7 @@ impl TikvStore {
                 }
                 Failure::Orphaned => self.clean_up(ranges).await,
                 Failure::Undone(_) => repeats += 1,
+                Failure::Silent(_) => was_silent = true,
                 Failure::Conflict | Failure::Locked => {}
             }
             tokio::time::sleep(POLL).await;
@@ -183,7 +190,7 @@ impl TikvStore {
                     }
                     Ok(Err(StoreError::Conflict(batch.put.iter().map(|put| put.key.clone()).collect())))
                 }
-                Failure::Locked | Failure::Orphaned | Failure::Undone(_) | Failure::Other(_) => {
+                Failure::Locked | Failure::Orphaned | Failure::Undone(_) | Failure::Silent(_) | Failure::Other(_) => {
                     self.settle(batch, committed, &error.to_string()).await
                 }
             },
@@ -301,7 +308,7 @@ impl Store for TikvStore {
             Failure::Conflict | Failure::Locked | Failure::Orphaned | Failure::Undone(_) => {
                 StoreError::Unavailable("somebody else writes there".to_owned())
             }
-            Failure::Other(reason) => StoreError::Unavailable(reason),
+            Failure::Silent(reason) | Failure::Other(reason) => StoreError::Unavailable(reason),
         };
         let mut transaction = self.begin().await.map_err(unavailable)?;
         if let Some(Expect { key, rev }) = still {
@@ -314,7 +321,11 @@ impl Store for TikvStore {
         for (key, row) in rows {
             write(transaction.put(there(&key), Versioned::row(row.rev, &row.bytes)).await).map_err(unavailable)?;
         }
-        call("commit", transaction.commit()).await.map(|_| ()).map_err(unavailable)
+        match timeout(CALL, transaction.commit()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(unavailable(failure("commit", &error))),
+            Err(_) => Err(StoreError::Unavailable(format!("TiKV: commit not answered within {CALL:?}"))),
+        }
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -338,11 +349,12 @@ async fn rows(
     Ok(pairs.map(|pair| (ours(&Vec::from(pair.0)), pair.1)).collect())
 }
 
+/// A call that writes nothing.
 async fn call<T>(what: &str, call: impl Future<Output = tikv_client::Result<T>>) -> Result<T, Failure> {
-    match timeout(CALL, call).await {
+    match timeout(READ, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(failure(what, &error)),
-        Err(_) => Err(Failure::Other(format!("TiKV: {what} not answered within {CALL:?}"))),
+        Err(_) => Err(Failure::Silent(format!("TiKV: {what} not answered within {READ:?}"))),
     }
 }
 

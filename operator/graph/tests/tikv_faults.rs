@@ -110,6 +110,13 @@ async fn silence_of_pd_ends_with_a_typed_error() {
     assert_eq!(values(&store, &batch).await, [None, None, None, None], "unavailable means nothing was written");
     store.commit(batch.clone()).await.unwrap();
     assert_eq!(values(&store, &batch).await, everywhere("late"));
+
+    // One silence is survived, as long as the first call is given.
+    let fault = Fault::on("/tso?stall=1", "/tso?stall=0");
+    let mut read = tokio::spawn(async move { values(&store, &batch).await });
+    assert!(tokio::time::timeout(Duration::from_millis(5200), &mut read).await.is_err(), "it is asked once more");
+    drop(fault);
+    assert_eq!(read.await.unwrap(), everywhere("late"));
 }
 
 async fn a_commit_over_fresh_splits_is_whole() {
