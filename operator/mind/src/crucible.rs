@@ -17,7 +17,6 @@ use crate::{
     agreement::{Behaviour, Outcome},
     extract,
     inputs::Inputs,
-    laws::{self, Law},
     organs::Crucible,
     repair::Defect,
 };
@@ -193,64 +192,11 @@ impl Case<'_> {
     }
 
     /// The one selector that is made, if it is one.
-    fn selector(&self) -> Option<&str> {
+    pub(crate) fn selector(&self) -> Option<&str> {
         match self.patch {
             Patch::Method(selector) | Patch::Intent { selector, .. } | Patch::Repair { selector, .. } => Some(selector),
             Patch::Slots => None,
         }
-    }
-
-    /// What of the examples of other things holds without the source, and not with it; and whether minds may see it.
-    async fn lost(&self, source: &str, base: &mut Base) -> Result<Option<(String, bool)>, UniverseError> {
-        for (number, example) in self.kept.iter().enumerate() {
-            let holds = self.sent(None, self.receiver, example, number).await?;
-            if holds.is_ok_and(|trace| differs(&trace, example).is_none())
-                && let Err(reason) = self.run(source, example, number, base).await?
-            {
-                let shown = serde_json::to_string(example).unwrap_or_default();
-                let reason = format!("with it an example of something else ({shown}) holds no more: {reason}");
-                return Ok(Some((reason, example.hidden)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// How the message on which a method failed still fails, in words without its values.
-    async fn still_fails(&self, source: &str, base: &mut Base) -> Result<Option<String>, UniverseError> {
-        let Some((object, send)) = self.defect.and_then(|defect| Some((defect.object, defect.send.as_ref()?))) else {
-            return Ok(None);
-        };
-        let again = message(&send.selector, send.arguments.clone());
-        let Ok(trace) = self.sent(Some(source), object, &again, 0).await? else { return Ok(None) };
-        base.extend(&trace.base);
-        Ok(trace.answer.err().map(|error| format!("the message that failed still fails ({:?})", error.kind)))
-    }
-
-    /// The law of the selector's family that it breaks.
-    async fn broken_law(&self, source: &str, base: &mut Base) -> Result<Option<String>, UniverseError> {
-        let Some(selector) = self.selector() else { return Ok(None) };
-        // What people's examples answer is right, whatever its name promises.
-        let is_said =
-            |law: &Law| law.is_about_answer() && self.examples.iter().any(|example| example.answers.is_some());
-        for law in laws::of(selector).filter(|law| self.crucible.laws && !is_said(law)) {
-            for (number, example) in self.examples.iter().take(laws::EXAMPLES).enumerate() {
-                // A name that no draft can know.
-                let name = format!("law{}", blake3::Hash::from_bytes(self.seed).to_hex().get(..16).unwrap_or_default());
-                let (name, method) = law.method(selector, &name);
-                let mut case = Case { view: self.view.clone(), ..*self };
-                let Some((_, record)) = case.view.object(self.receiver).await? else { return Ok(None) };
-                case.view.overlay(self.receiver, Patch::Method(&name).on(&record, &method)?);
-                let send = SendCommand { selector: name.clone(), arguments: example.send.arguments.clone() };
-                let law_holds = Example { send, ..example.clone() };
-                let Ok(trace) = case.sent(Some(source), self.receiver, &law_holds, number).await? else { continue };
-                base.extend(&trace.base);
-                if trace.answer == Ok(Wire::Bool(false)) {
-                    let hint = if example.hidden { String::new() } else { format!(", as on {}", told(example)) };
-                    return Ok(Some(format!("it breaks a law of {selector:?}: {}{hint}", law.says)));
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// Messages like the examples, the same ones for every draft.
@@ -266,7 +212,7 @@ impl Case<'_> {
         probes
     }
 
-    async fn run(
+    pub(crate) async fn run(
         &self,
         source: &str,
         example: &Example,
@@ -424,7 +370,7 @@ pub(crate) fn unjudgeable(patch: Patch<'_>, examples: &[Example]) -> Option<Stri
 }
 
 /// What the trace does otherwise than the example says.
-fn differs(trace: &Trace, example: &Example) -> Option<String> {
+pub(crate) fn differs(trace: &Trace, example: &Example) -> Option<String> {
     let answer = match &trace.answer {
         Ok(answer) => answer,
         Err(error) => {
@@ -485,7 +431,7 @@ fn data(record: &Record) -> BTreeMap<String, Value> {
 }
 
 /// An example's message and the state before it.
-fn told(example: &Example) -> String {
+pub(crate) fn told(example: &Example) -> String {
     let Example { given, send, .. } = example;
     let arguments = Wire::Array(send.arguments.clone());
     match given.is_empty() {

@@ -1,11 +1,19 @@
 //! Laws of selectors whose names promise something: what a method of such a name does must keep them, whatever the
 //! examples say. Each is a method of the language that answers false where the law is broken.
 
-/// Examples whose state and arguments a law is tried on.
-pub(crate) const EXAMPLES: usize = 8;
+use batos_covenant::{Example, SendCommand, Wire};
+use batos_uvm::universe::{Patch, UniverseError};
 
-pub(crate) struct Law {
-    pub says: &'static str,
+use crate::{
+    Case,
+    crucible::{Base, told},
+};
+
+/// Examples whose state and arguments a law is tried on.
+const EXAMPLES: usize = 8;
+
+struct Law {
+    says: &'static str,
     /// With `SELF` for the message, `A` for its first argument.
     holds: &'static str,
 }
@@ -58,8 +66,37 @@ const LAWS: &[(Family, Law)] = &[
     ),
 ];
 
+impl Case<'_> {
+    /// The law of the selector's family that it breaks.
+    pub(crate) async fn broken_law(&self, source: &str, base: &mut Base) -> Result<Option<String>, UniverseError> {
+        let Some(selector) = self.selector() else { return Ok(None) };
+        // What people's examples answer is right, whatever its name promises.
+        let is_said =
+            |law: &Law| law.is_about_answer() && self.examples.iter().any(|example| example.answers.is_some());
+        for law in of(selector).filter(|law| self.crucible.laws && !is_said(law)) {
+            for (number, example) in self.examples.iter().take(EXAMPLES).enumerate() {
+                // A name that no draft can know.
+                let name = format!("law{}", blake3::Hash::from_bytes(self.seed).to_hex().get(..16).unwrap_or_default());
+                let (name, method) = law.method(selector, &name);
+                let mut case = Case { view: self.view.clone(), ..*self };
+                let Some((_, record)) = case.view.object(self.receiver).await? else { return Ok(None) };
+                case.view.overlay(self.receiver, Patch::Method(&name).on(&record, &method)?);
+                let send = SendCommand { selector: name.clone(), arguments: example.send.arguments.clone() };
+                let law_holds = Example { send, ..example.clone() };
+                let Ok(trace) = case.sent(Some(source), self.receiver, &law_holds, number).await? else { continue };
+                base.extend(&trace.base);
+                if trace.answer == Ok(Wire::Bool(false)) {
+                    let hint = if example.hidden { String::new() } else { format!(", as on {}", told(example)) };
+                    return Ok(Some(format!("it breaks a law of {selector:?}: {}{hint}", law.says)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// The laws that a method of this name must keep.
-pub(crate) fn of(selector: &str) -> impl Iterator<Item = &'static Law> {
+fn of(selector: &str) -> impl Iterator<Item = &'static Law> {
     let selector = selector.to_owned();
     LAWS.iter().filter(move |(family, _)| family.has(&selector)).map(|(_, law)| law)
 }
@@ -78,12 +115,12 @@ impl Family {
 
 impl Law {
     /// Whether examples that say what is answered say it better.
-    pub fn is_about_answer(&self) -> bool {
+    fn is_about_answer(&self) -> bool {
         self.holds.contains("SELF")
     }
 
     /// Selector and source of a method called `name` that answers whether the law holds, with the arguments of `selector`.
-    pub fn method(&self, selector: &str, name: &str) -> (String, String) {
+    fn method(&self, selector: &str, name: &str) -> (String, String) {
         let parts: Vec<&str> = match selector.ends_with(':') {
             true => selector.split_inclusive(':').collect(),
             false if selector.starts_with(char::is_alphabetic) => Vec::new(),

@@ -14,6 +14,7 @@ mod extract;
 mod inputs;
 mod journal;
 mod judgement;
+mod kept;
 mod laws;
 mod lease;
 mod lint;
