@@ -87,7 +87,7 @@ async fn one(universe: &Universe, mind: &Mind, task: &Task, tally: &mut Tally) -
     let mut admitted = None;
     for tried in mind.replay(becoming).await?.trials {
         let Ok(draft) = check_method(tried.answer.trim()) else { continue };
-        if passes(&trial, &draft.source, hidden).await? {
+        if passes(&trial, &draft.source, &task.pairs).await? {
             tally.refused.count(!tried.verdict.starts_with("admitted"));
         }
         if tried.verdict.starts_with("admitted") {
