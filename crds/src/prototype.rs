@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use batos_covenant::{
-    Example, IntentDefinition, IntentExample, OutcomeDefinition, PrototypeDefinition, SendCommand, Shape, ShapeType,
-    SlotDefinition, Wire,
+    ContractDefinition, Example, IntentDefinition, IntentExample, OutcomeDefinition, PrototypeDefinition, SendCommand,
+    Shape, ShapeType, SlotDefinition, Wire,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -116,6 +116,7 @@ pub struct SlotSpec {
 #[schemars(extend("x-kubernetes-validations" = [
     { "rule": "(has(self.mode) && self.mode == 'outcome') == has(self.answers)", "message": "mode outcome and answers belong together" },
     { "rule": "has(self.answers) || !has(self.cache)", "message": "cache is for mode outcome" },
+    { "rule": "!has(self.answers) || !has(self.contract)", "message": "an outcome has a shape, not a contract" },
 ]))]
 pub struct IntentSpec {
     /// What it does, for the model that makes it.
@@ -129,6 +130,9 @@ pub struct IntentSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub examples: Vec<IntentExampleSpec>,
+    /// What holds wherever the method is tried, on the examples and on messages like them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<ContractSpec>,
     #[serde(default, skip_serializing_if = "IntentMode::is_method")]
     pub mode: IntentMode,
     /// What an outcome looks like.
@@ -139,6 +143,20 @@ pub struct IntentSpec {
     #[serde(default, deserialize_with = "check::optional_age", skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = schema::AGE))]
     pub cache: Option<String>,
+}
+
+/// Expressions of the language; the arguments have the names that the intent gives them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContractSpec {
+    /// Of the receiver and the arguments before the message. Where it is true the message must not fail, where it is false
+    /// the method may do as it likes. When absent, messages that fail are not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub requires: Option<String>,
+    /// Afterwards: `answer` is what was answered, `before` a copy of the receiver as it was.
+    #[schemars(length(min = 1, max = 4096))]
+    pub ensures: String,
 }
 
 /// What becomes of an intent.
@@ -327,6 +345,10 @@ impl IntentSpec {
             text: self.text.clone(),
             arguments: self.arguments.clone(),
             examples: self.examples.iter().map(example).collect(),
+            contract: self.contract.as_ref().map(|contract| ContractDefinition {
+                requires: contract.requires.clone(),
+                ensures: contract.ensures.clone(),
+            }),
             outcome: self.answers.as_ref().filter(|_| self.mode == IntentMode::Outcome).map(|answers| {
                 let cache_seconds = self.cache.as_deref().and_then(check::seconds);
                 OutcomeDefinition { answers: answers.shape(), cache_seconds }
@@ -336,6 +358,9 @@ impl IntentSpec {
 
     /// What is wrong between its fields.
     fn flaw(&self) -> Option<String> {
+        if self.mode == IntentMode::Outcome && self.contract.is_some() {
+            return Some("an outcome has a shape, not a contract".to_owned());
+        }
         match (self.mode, &self.answers) {
             (IntentMode::Outcome, None) => Some("an outcome needs answers, which say its type".to_owned()),
             (IntentMode::Outcome, Some(answers)) => answers.shape().flaw(),

@@ -93,6 +93,14 @@ fn a_bad_file_is_refused_with_its_line() {
             "for mode outcome",
         ),
         (
+            "a contract of an outcome",
+            prototype(
+                "  slots:\n  - name: f\n    intent: {text: x, mode: outcome, answers: {type: integer}, contract: {ensures: x}}\n",
+            ),
+            14,
+            "a shape, not a contract",
+        ),
+        (
             "a rule that forbids nothing",
             UNIVERSE.replace("spec: {}", "spec:\n  mind:\n    codex:\n      rules:\n      - name: r\n        why: so"),
             9,

@@ -175,9 +175,23 @@ pub struct IntentDefinition {
     /// What the method is judged by.
     #[serde(default)]
     pub examples: Vec<IntentExample>,
+    /// What holds wherever the method is tried, beside the examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<ContractDefinition>,
     /// No method is made: a model answers the message each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<OutcomeDefinition>,
+}
+
+/// Expressions of the language that are true or false of a message; the arguments have the intent's names there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ContractDefinition {
+    /// Of the receiver and the arguments before the message. Where it is true the message must not fail, where it is
+    /// false the method may do as it likes. When absent, messages that fail are not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requires: Option<String>,
+    /// Afterwards: `answer` is what was answered, `before` a copy of the receiver as it was.
+    pub ensures: String,
 }
 
 /// With these slots, the intent sent with these arguments is answered so and leaves these slots.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
     ObjectId,
@@ -10,10 +10,11 @@ use crate::{
 };
 
 /// Newest format tag of records; a reader refuses newer ones.
-pub const FORMAT: u8 = 3;
-/// What a record is written as that has neither buckets nor outcomes: older binaries read it.
+pub const FORMAT: u8 = 4;
+/// What a record is written as that has neither buckets nor outcomes nor contracts: older binaries read it.
 const PLAIN: u8 = 1;
 const BUCKETS: u8 = 2;
+const OUTCOMES: u8 = 3;
 /// Largest encoded record, in bytes.
 pub const MAX_RECORD: usize = 256 * 1024;
 
@@ -63,7 +64,7 @@ pub enum SlotKind {
 }
 
 /// A method to be made from its description when it is first sent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Intent {
     pub text: String,
     /// Names of the arguments, one for each that the selector takes.
@@ -73,8 +74,31 @@ pub struct Intent {
     /// Canonical source of the method that was made; a change of the intent takes it away.
     pub compiled: Option<String>,
     /// No method is made, a model answers each time: JSON of `OutcomeDefinition`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub outcome: Option<String>,
+    /// What a method must keep wherever it is tried: JSON of `ContractDefinition`.
+    #[serde(default)]
+    pub contract: Option<String>,
+}
+
+/// A record's fields have no names, so that only the last ones may be left out: as many as the record's format lacks.
+impl Serialize for Intent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { text, arguments, examples, compiled, outcome, contract } = self;
+        let fields = if contract.is_some() { 6 } else { 4 + usize::from(outcome.is_some()) };
+        let mut intent = serializer.serialize_struct("Intent", fields)?;
+        intent.serialize_field("text", text)?;
+        intent.serialize_field("arguments", arguments)?;
+        intent.serialize_field("examples", examples)?;
+        intent.serialize_field("compiled", compiled)?;
+        if fields > 4 {
+            intent.serialize_field("outcome", outcome)?;
+        }
+        if fields > 5 {
+            intent.serialize_field("contract", contract)?;
+        }
+        intent.end()
+    }
 }
 
 impl SlotKind {
@@ -189,9 +213,12 @@ impl Record {
     }
 
     fn format(&self) -> u8 {
-        let is_outcome = |slot: &Slot| matches!(&slot.kind, SlotKind::Intent(intent) if intent.outcome.is_some());
+        let has = |what: fn(&Intent) -> bool| {
+            self.slots.iter().any(|slot| matches!(&slot.kind, SlotKind::Intent(intent) if what(intent)))
+        };
         match self.payload {
-            _ if self.slots.iter().any(is_outcome) => FORMAT,
+            _ if has(|intent| intent.contract.is_some()) => FORMAT,
+            _ if has(|intent| intent.outcome.is_some()) => OUTCOMES,
             Payload::BigArray(_) | Payload::BigTable(_) | Payload::Bucket(_) => BUCKETS,
             _ => PLAIN,
         }

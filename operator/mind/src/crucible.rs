@@ -15,6 +15,7 @@ use batos_uvm::{
 
 use crate::{
     agreement::{Behaviour, Outcome},
+    assertion::Contract,
     extract,
     inputs::Inputs,
     organs::Crucible,
@@ -88,6 +89,8 @@ pub struct Case<'a> {
     pub examples: &'a [Example],
     /// Examples of what is there already: those that hold without a draft must hold with it.
     pub kept: &'a [Example],
+    /// Of the intent that it is made of.
+    pub contract: Option<&'a Contract>,
     /// Arguments of the message that asked for it.
     pub asked: Option<&'a [Wire]>,
     /// What is wrong with the method that a draft replaces.
@@ -141,7 +144,7 @@ impl Case<'_> {
             Ok(source) => source,
             Err(reason) => return refused(0, reason),
         };
-        if let Some(reason) = unjudgeable(self.patch, self.examples) {
+        if let Some(reason) = unjudgeable(self.patch, self.examples, self.contract) {
             return refused(0, reason);
         }
         if let Err(reason) = self.lint(&source).await? {
@@ -165,6 +168,9 @@ impl Case<'_> {
         let held = self.examples.len();
         if let Some(broken) = self.broken_law(&source, base).await? {
             return refused(held, broken);
+        }
+        if let Some((reason, hidden)) = self.broken_contract(&source, base).await? {
+            return Ok(Verdict::Refused { held, reason, hidden });
         }
         if let Some((reason, hidden)) = self.lost(&source, base).await? {
             return Ok(Verdict::Refused { held, reason, hidden });
@@ -200,7 +206,7 @@ impl Case<'_> {
     }
 
     /// Messages like the examples, the same ones for every draft.
-    fn probes(&self) -> Vec<Example> {
+    pub(crate) fn probes(&self) -> Vec<Example> {
         let mut seen: BTreeSet<String> = self.examples.iter().map(told).collect();
         let selectors: BTreeSet<&str> = self.examples.iter().map(|example| example.send.selector.as_str()).collect();
         let share = self.crucible.probes / selectors.len().max(1);
@@ -363,10 +369,10 @@ pub(crate) fn message(selector: &str, arguments: Vec<Wire>) -> Example {
 }
 
 /// Why nothing can tell a right draft from a wrong one.
-pub(crate) fn unjudgeable(patch: Patch<'_>, examples: &[Example]) -> Option<String> {
+pub(crate) fn unjudgeable(patch: Patch<'_>, examples: &[Example], contract: Option<&Contract>) -> Option<String> {
     let (Patch::Method(selector) | Patch::Intent { selector, .. }) = patch else { return None };
     let reason = || format!("nothing to judge by: give the prototype an example that sends {selector:?}");
-    examples.is_empty().then(reason)
+    (examples.is_empty() && contract.is_none()).then(reason)
 }
 
 /// What the trace does otherwise than the example says.

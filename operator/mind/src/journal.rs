@@ -256,6 +256,7 @@ impl Job {
             patch: self.patch(),
             examples: &known.examples,
             kept: &known.kept,
+            contract: known.contract.as_ref(),
             asked: self.arguments.as_deref(),
             defect: self.defect.as_ref(),
             crucible: self.crucible,

@@ -13,6 +13,7 @@ use batos_uvm::universe::{Changes, UniverseError, View};
 use crate::{
     Autonomy, BecomingError, Change, Codex, Forge, Job, Mind, Prompt, Scribe, Step, Verdict,
     agreement::{Behaviour, agree},
+    assertion::Contract,
     becoming::fail,
     crucible::{parents_of, unjudgeable},
     prompt::{Failure, Material},
@@ -169,6 +170,7 @@ pub(crate) struct Known {
     pub examples: Vec<Example>,
     /// Of what is there and could be broken.
     pub kept: Vec<Example>,
+    pub contract: Option<Contract>,
 }
 
 impl Context {
@@ -188,7 +190,7 @@ impl Context {
 
     /// Why nothing could tell a right draft from a wrong one.
     pub fn unjudgeable(&self, job: &Job) -> Option<String> {
-        unjudgeable(job.patch(), &self.known.examples)
+        unjudgeable(job.patch(), &self.known.examples, self.known.contract.as_ref())
     }
 
     pub fn prompt(&self, forge: &Forge, job: &Job, codex: &Codex) -> Prompt {
@@ -205,6 +207,7 @@ impl Context {
             holder: &self.holder,
             inherited: &self.inherited,
             examples: &self.known.examples,
+            contract: self.known.contract.as_ref(),
             failures: &job.failures,
             principles: &codex.principles,
         }
@@ -232,10 +235,14 @@ pub(crate) fn known(id: ObjectId, holder: &Record, job: &Job) -> Result<Known, U
     };
     let is_of = |example: &Example| example.send.selector == job.selector && job.directive.is_none();
     let (mut examples, mut kept): (Vec<_>, Vec<_>) = definition.examples.into_iter().partition(is_of);
+    let mut contract = None;
     if let Some(SlotKind::Intent(intent)) = holder.slot(&job.selector).map(|slot| &slot.kind) {
-        let told: Vec<Example> = serde_json::from_str(&intent.examples)
-            .map_err(|e| UniverseError::Internal(format!("intent {:?} of {id}: {e}", job.selector)))?;
-        examples.extend(told);
+        let damaged = |e| UniverseError::Internal(format!("intent {:?} of {id}: {e}", job.selector));
+        examples.extend(serde_json::from_str::<Vec<Example>>(&intent.examples).map_err(damaged)?);
+        if let Some(parts) = &intent.contract {
+            let parts = serde_json::from_str(parts).map_err(damaged)?;
+            contract = Some(Contract { arguments: intent.arguments.clone(), parts });
+        }
     }
     match (&job.directive, &job.defect) {
         (Some(directive), _) => examples.extend(directive.examples.iter().cloned()),
@@ -243,5 +250,5 @@ pub(crate) fn known(id: ObjectId, holder: &Record, job: &Job) -> Result<Known, U
         (None, None) => kept.clear(),
         (None, Some(_)) => {}
     }
-    Ok(Known { examples, kept })
+    Ok(Known { examples, kept, contract })
 }

@@ -1,11 +1,12 @@
 //! Laws of selectors whose names promise something: what a method of such a name does must keep them, whatever the
 //! examples say. Each is a method of the language that answers false where the law is broken.
 
-use batos_covenant::{Example, SendCommand, Wire};
-use batos_uvm::universe::{Patch, UniverseError};
+use batos_covenant::Wire;
+use batos_uvm::{universe::UniverseError, vm::arity};
 
 use crate::{
     Case,
+    assertion::Beside,
     crucible::{Base, told},
 };
 
@@ -75,15 +76,8 @@ impl Case<'_> {
             |law: &Law| law.is_about_answer() && self.examples.iter().any(|example| example.answers.is_some());
         for law in of(selector).filter(|law| self.crucible.laws && !is_said(law)) {
             for (number, example) in self.examples.iter().take(EXAMPLES).enumerate() {
-                // A name that no draft can know.
-                let name = format!("law{}", blake3::Hash::from_bytes(self.seed).to_hex().get(..16).unwrap_or_default());
-                let (name, method) = law.method(selector, &name);
-                let mut case = Case { view: self.view.clone(), ..*self };
-                let Some((_, record)) = case.view.object(self.receiver).await? else { return Ok(None) };
-                case.view.overlay(self.receiver, Patch::Method(&name).on(&record, &method)?);
-                let send = SendCommand { selector: name.clone(), arguments: example.send.arguments.clone() };
-                let law_holds = Example { send, ..example.clone() };
-                let Ok(trace) = case.sent(Some(source), self.receiver, &law_holds, number).await? else { continue };
+                let (name, method) = law.method(selector, &self.unknown_name());
+                let Ok(trace) = self.said(source, (&name, &method), example, number).await? else { continue };
                 base.extend(&trace.base);
                 if trace.answer == Ok(Wire::Bool(false)) {
                     let hint = if example.hidden { String::new() } else { format!(", as on {}", told(example)) };
@@ -121,21 +115,10 @@ impl Law {
 
     /// Selector and source of a method called `name` that answers whether the law holds, with the arguments of `selector`.
     fn method(&self, selector: &str, name: &str) -> (String, String) {
-        let parts: Vec<&str> = match selector.ends_with(':') {
-            true => selector.split_inclusive(':').collect(),
-            false if selector.starts_with(char::is_alphabetic) => Vec::new(),
-            false => vec![selector],
-        };
-        let argument = |n: usize| format!("argument{n}");
-        let call: String = parts.iter().enumerate().map(|(n, part)| format!("{part} {} ", argument(n))).collect();
-        let send = if parts.is_empty() { format!("self {selector}") } else { format!("self {}", call.trim_end()) };
-        let keywords = (0..parts.len()).map(|n| if n == 0 { format!("{name}:") } else { "with:".to_owned() });
-        let called: String = if parts.is_empty() { name.to_owned() } else { keywords.clone().collect() };
-        let header: Vec<String> =
-            keywords.enumerate().map(|(n, keyword)| format!("{keyword} {}", argument(n))).collect();
-        let header = if parts.is_empty() { name.to_owned() } else { header.join(" ") };
-        let holds = self.holds.replace('A', &argument(0)).replace("SELF", &send);
-        (called, format!("{header} = ( ^{holds} )"))
+        let arguments: Vec<String> = (0..arity(selector)).map(|n| format!("argument{n}")).collect();
+        let beside = Beside::new(name, selector, &arguments);
+        let holds = self.holds.replace('A', "argument0").replace("SELF", &beside.send);
+        (beside.selector, format!("{} = ( ^{holds} )", beside.header))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod agreement;
 mod ask;
+mod assertion;
 mod becoming;
 mod budget;
 mod client;
@@ -38,6 +39,7 @@ mod sse;
 
 pub use agreement::{Agreement, Behaviour, Dissent, agree};
 pub use ask::Directive;
+pub use assertion::Contract;
 pub use becoming::{BecomingError, Mind, Outcome};
 pub use budget::Budget;
 pub use client::{Client, ClientError, Endpoint, Server, Spent};

@@ -3,12 +3,12 @@
 //! What does not come from the prompts themselves is data: it stands between tags that carry a digest of all the data,
 //! so that no data can forge one; it is capped; and what chat templates take for markers of their own is broken up.
 
-use batos_covenant::Example;
+use batos_covenant::{ContractDefinition, Example};
 use batos_graph::{Record, SlotKind, Value};
 use batos_uvm::{syntax::grammar, vm::check_method};
 use serde::{Deserialize, Serialize};
 
-use crate::{ChatMessage, Defect, Forge, Persona};
+use crate::{ChatMessage, Contract, Defect, Forge, Persona};
 
 /// Longest selector that is made, in bytes.
 const MAX_SELECTOR: usize = 200;
@@ -75,6 +75,7 @@ pub struct Material<'a> {
     pub inherited: &'a [String],
     /// Those that are hidden stay out.
     pub examples: &'a [Example],
+    pub contract: Option<&'a Contract>,
     pub failures: &'a [Failure],
     /// Of the universe's Codex.
     pub principles: &'a [String],
@@ -193,8 +194,19 @@ pub(crate) fn is_selector(selector: &str) -> bool {
 }
 
 fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
-    let Material { selector, shapes, directive, defect, receiver, holder, inherited, examples, failures, principles } =
-        material;
+    let Material {
+        selector,
+        shapes,
+        directive,
+        defect,
+        receiver,
+        holder,
+        inherited,
+        examples,
+        contract,
+        failures,
+        principles,
+    } = material;
     let intent = holder.slot(selector).and_then(|slot| match &slot.kind {
         SlotKind::Intent(intent) => Some(intent),
         _ => None,
@@ -237,7 +249,12 @@ fn sections(material: &Material<'_>) -> Vec<(&'static str, String)> {
         let how = format!("{source}\nfailed {times} times: {kind:?}, last in line {line}");
         sections.push(("the method that is there", data([how].into_iter(), "")));
     }
-    // Without principles a prompt is what it was before there were any: recordings know it by its digest.
+    // Without these a prompt is what it was before there were any: recordings know it by its digest.
+    if let Some(Contract { parts: ContractDefinition { requires, ensures }, .. }) = contract {
+        let requires = requires.iter().map(|text| format!("where this is true before, it does not fail: {text}"));
+        let ensures = format!("true afterwards, of its `answer` and of `before`, a copy of the receiver: {ensures}");
+        sections.push(("contract", data(requires.chain([ensures]), "\n")));
+    }
     if !principles.is_empty() {
         sections.push(("principles that every method here keeps", data(principles.iter().cloned(), "\n")));
     }
@@ -347,6 +364,7 @@ mod tests {
             holder: &holder,
             inherited: &["deposit:".to_owned()],
             examples: &[],
+            contract: None,
             failures,
             principles: &[],
         };

@@ -226,7 +226,7 @@ async fn an_intent_is_made_where_it_stands_and_from_its_words() {
     let place = place().await;
     let example = IntentExample { arguments: vec![json!(4)], answers: Some(json!(8)), ..IntentExample::default() };
     let (text, arguments) = ("Answers twice the number.".to_owned(), vec!["number".to_owned()]);
-    let intent = Some(IntentDefinition { text, arguments, examples: vec![example], outcome: None });
+    let intent = Some(IntentDefinition { text, arguments, examples: vec![example], contract: None, outcome: None });
     let slot = SlotDefinition { name: "twice:".to_owned(), value: None, method: None, intent, constant: false };
     let definition = PrototypeDefinition { slots: vec![slot], ..PrototypeDefinition::default() };
     let apply = ApplyCommand { definition, uid: String::new(), generation: 0, term: 0, enforce: false };

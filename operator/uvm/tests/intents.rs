@@ -2,7 +2,7 @@
 
 mod common;
 
-use batos_covenant::{GetFullStateCommand, IntentDefinition, IntentExample, SlotDefinition};
+use batos_covenant::{ContractDefinition, GetFullStateCommand, IntentDefinition, IntentExample, SlotDefinition};
 use batos_graph::ObjectId;
 use batos_uvm::universe::{Patch, Universe};
 use common::universe::{answer, apply, data, send, store};
@@ -14,6 +14,7 @@ fn intent(name: &str, text: &str) -> SlotDefinition {
         text: text.to_owned(),
         arguments: vec!["n".to_owned()],
         examples: vec![example],
+        contract: None,
         outcome: None,
     };
     SlotDefinition { name: name.to_owned(), value: None, method: None, intent: Some(intent), constant: false }
@@ -93,10 +94,47 @@ async fn an_intent_that_no_method_can_be_is_refused() {
         ("at:put:", vec!["k", "v"], vec![IntentExample::default()], "gives 0 arguments, the selector takes 2"),
     ] {
         let arguments = arguments.into_iter().map(str::to_owned).collect();
-        let intent = IntentDefinition { text: "x".to_owned(), arguments, examples, outcome: None };
+        let intent = IntentDefinition { text: "x".to_owned(), arguments, examples, contract: None, outcome: None };
         let slot =
             SlotDefinition { name: name.to_owned(), value: None, method: None, intent: Some(intent), constant: false };
         let error = apply(&universe, "bad", vec![slot]).await.unwrap_err();
         assert!(error.contains(wanted), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_contract_is_made_of_expressions_and_changes_the_intent() {
+    let (_folder, store) = store();
+    let universe = Universe::open("u", store).await.unwrap();
+    let maker = ObjectId::of_name("maker");
+    let slot = |requires: &str, ensures: &str| {
+        let mut slot = intent("double:", "Answers twice the argument.");
+        let (requires, ensures) = (Some(requires.to_owned()), ensures.to_owned());
+        slot.intent.as_mut().unwrap().contract = Some(ContractDefinition { requires, ensures });
+        slot
+    };
+    for (requires, ensures, wanted) in [
+        ("n > 0", "answer >\n  * n", "slot \"double: (ensures)\": line 2, column 3"),
+        ("n > 0. n", "true", "slot \"double: (requires)\": line 1, column 6"),
+        ("true", "true) ] x: (false", "slot \"double: (ensures)\": line 1, column 7"),
+        ("true", "_Clone", "slot \"double: (ensures)\""),
+    ] {
+        let error = apply(&universe, "maker", vec![slot(requires, ensures)]).await.unwrap_err();
+        assert!(error.contains(wanted), "{error}");
+    }
+    let mut taken = slot("true", "true");
+    taken.intent.as_mut().unwrap().arguments = vec!["answer".to_owned()];
+    let error = apply(&universe, "maker", vec![taken]).await.unwrap_err();
+    assert!(error.contains("\"answer\" means something in a contract"), "{error}");
+
+    let traits = ObjectId::of_name("traits maker");
+    let double = send(maker, "", "double:", &[21.into()]);
+    for ensures in ["answer > n", "answer = (n * 2)"] {
+        assert_eq!(apply(&universe, "maker", vec![slot("n > 0", ensures)]).await.unwrap()["drift"], json!([]));
+        assert!(answer(&universe, &double).await.unwrap().is_err(), "what was made is judged by another contract");
+        let patch = Patch::Intent { holder: traits, selector: "double:" };
+        let changes = universe.change(patch, maker, SOURCE).await.unwrap().0;
+        universe.commit(universe.fresh_marker().unwrap(), Vec::new(), changes).await.unwrap();
+        assert_eq!(answer(&universe, &double).await.unwrap().unwrap(), json!(42));
     }
 }

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use batos_covenant::{
-    ApplyCommand, Example, IntentDefinition, OkReply, OutcomeDefinition, PrototypeDefinition, Reply, SlotDefinition,
+    ApplyCommand, ContractDefinition, Example, IntentDefinition, OkReply, OutcomeDefinition, PrototypeDefinition,
+    Reply, SlotDefinition,
 };
 use batos_graph::{Intent, Manifest, ObjectId, Record, Slot, SlotKind, Value};
 use serde_json::json;
@@ -14,7 +15,8 @@ use serde_json::json;
 use super::{Patch, Universe, UniverseError, View, commit::Changes, patch::put_slot, render, turns::Attempt};
 use crate::{
     image,
-    vm::{Write, check_method, header},
+    syntax::parse_method,
+    vm::{Write, arity, check_method, header},
 };
 
 /// Name of a prototype's traits object: this before the prototype's name.
@@ -162,10 +164,7 @@ fn slot_of(definition: &SlotDefinition) -> Result<Slot, UniverseError> {
 /// An intent without a method yet.
 fn intent(name: &str, definition: &IntentDefinition) -> Result<Slot, UniverseError> {
     let bad = |reason: String| UniverseError::BadSlot { slot: name.to_owned(), reason };
-    let arity = match name.matches(':').count() {
-        0 if !name.contains(|c: char| c.is_alphanumeric() || c == '_') => 1,
-        parts => parts,
-    };
+    let arity = arity(name);
     let arguments = match definition.arguments.as_slice() {
         [] => ('a'..='z').take(arity).map(String::from).collect(),
         arguments => arguments.to_vec(),
@@ -182,10 +181,32 @@ fn intent(name: &str, definition: &IntentDefinition) -> Result<Slot, UniverseErr
     }
     let examples = serde_json::to_string(&examples).map_err(|e| UniverseError::Internal(e.to_string()))?;
     let outcome = definition.outcome.as_ref().map(|outcome| outcome_of(name, outcome)).transpose()?;
-    let intent = Intent { text: definition.text.clone(), arguments, examples, compiled: None, outcome };
     // The names have to be such that a method can have.
-    method(name, &format!("{} = ( nil )", header(name, &intent.arguments)))?;
+    method(name, &format!("{} = ( nil )", header(name, &arguments)))?;
+    let contract = definition.contract.as_ref().map(|contract| contract_of(name, &arguments, contract)).transpose()?;
+    let intent = Intent { text: definition.text.clone(), arguments, examples, compiled: None, outcome, contract };
     Ok(Slot { name: name.to_owned(), kind: SlotKind::Intent(Box::new(intent)) })
+}
+
+/// A contract as it is stored: its parts are expressions.
+fn contract_of(name: &str, arguments: &[String], contract: &ContractDefinition) -> Result<String, UniverseError> {
+    let bad = |reason: String| UniverseError::BadSlot { slot: name.to_owned(), reason };
+    if let Some(taken) = arguments.iter().find(|argument| matches!(argument.as_str(), "answer" | "before")) {
+        return Err(bad(format!("{taken:?} means something in a contract: give the argument another name")));
+    }
+    let header = header(name, arguments);
+    let parts = [("requires", contract.requires.as_ref()), ("ensures", Some(&contract.ensures))];
+    for (part, expression) in parts.into_iter().filter_map(|(part, text)| Some((part, text?))) {
+        let slot = || format!("{name} ({part})");
+        // The expression has its lines for itself.
+        let source = format!("{header} = ( | before answer | ^(\n{expression}\n) )");
+        parse_method(&source).map_err(|mut error| {
+            error.at.line = error.at.line.saturating_sub(1).max(1);
+            UniverseError::Syntax { slot: slot(), error: error.into() }
+        })?;
+        check_method(&source).map_err(|error| UniverseError::Syntax { slot: slot(), error })?;
+    }
+    serde_json::to_string(contract).map_err(|e| UniverseError::Internal(e.to_string()))
 }
 
 /// An outcome as it is stored: its fields become slots.

@@ -30,5 +30,5 @@ mod value;
 pub use compile::{CheckedMethod, check_method};
 pub use error::{Fault, VmError};
 pub use post::{Post, TimerId};
-pub use slots::header;
+pub use slots::{arity, header};
 pub use turn::{Call, Effects, Exit, Limits, Needs, NotUnderstood, Question, Reads, Turn, Write};

@@ -225,6 +225,14 @@ fn wanting(selector: &str, intent: &Intent) -> String {
     format!("{header} = ( | made | made := _Intent: #{selector} With: {{{arguments}}}. ^{answer} )")
 }
 
+/// How many arguments a selector takes.
+pub fn arity(selector: &str) -> usize {
+    match selector.matches(':').count() {
+        0 if !selector.contains(|c: char| c.is_alphanumeric() || c == '_') => 1,
+        parts => parts,
+    }
+}
+
 /// A selector with the names of its arguments: `at: key put: value`.
 pub fn header(selector: &str, arguments: &[String]) -> String {
     let parts: Vec<&str> = match selector.contains(':') {

@@ -133,7 +133,7 @@ async fn apply(universe: &Universe, task: &Task) -> Result<ObjectId, Failure> {
         text: task.text.clone(),
         arguments: task.arguments.clone(),
         examples: task.pairs.iter().take(task.shown).map(example).collect(),
-        outcome: None,
+        contract: None, outcome: None,
     };
     let name = task.selector.clone();
     let slot = SlotDefinition { name, value: None, method: None, intent: Some(intent), constant: false };

@@ -56,6 +56,7 @@ impl Trial {
             patch: Patch::Method(&self.selector),
             examples: &self.examples,
             kept: &[],
+        contract: None,
             asked: None,
             defect: None,
             crucible: Crucible::default(),
