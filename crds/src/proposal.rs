@@ -37,6 +37,9 @@ pub struct ProposalSpec {
     /// What the universe itself calls the proposal.
     #[schemars(length(min = 1, max = 64))]
     pub id: String,
+    /// Whether other laws are proposed, in a Codex or its Universe, that take some away: the source is what they would be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub amendment: bool,
     /// Name of the object that lacked the method, or its id.
     #[schemars(length(max = 128))]
     pub object: String,

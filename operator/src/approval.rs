@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use batos_covenant::{
-    AccessClass, Agreement, Becoming, BecomingPage, Command, Decision, ListCommand, OkReply, PersonaVerdict, Proposal,
-    ProposalPage, ProposalState, Replay as Replayed, Why as Origin,
+    AccessClass, Agreement, Becoming, BecomingPage, Command, Decision, Laws as InForce, ListCommand, OkReply,
+    PersonaVerdict, Proposal, ProposalPage, ProposalState, Replay as Replayed, Why as Origin,
 };
 use batos_uvm::universe::now;
 use clap::Args;
@@ -22,6 +22,15 @@ pub struct Proposals {
     /// Also those that are settled
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    talk: Talk,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  batos laws
+  batos laws -o json")]
+pub struct Laws {
     #[command(flatten)]
     talk: Talk,
 }
@@ -207,6 +216,22 @@ fn show(proposal: &Proposal) {
     if let Some(decision) = &proposal.decision {
         let verdict = if decision.approve { "approved" } else { "denied" };
         println!("  {verdict} with key {}…: {}", decision.key.get(..16).unwrap_or_default(), decision.reason);
+    }
+}
+
+impl Laws {
+    pub async fn run(self) -> Result<(), Error> {
+        let laws: InForce = self.talk.page(AccessClass::Cmd, UNIVERSE, "laws", &Command::Laws {}).await?;
+        if self.talk.structured(&laws)? {
+            return Ok(());
+        }
+        if laws.digest.is_empty() {
+            println!("no laws are in force: a Codex, or spec.mind.codex of the Universe, gives some");
+            return Ok(());
+        }
+        println!("{}", style::title(format!("version {}, {}", laws.version, laws.digest)));
+        println!("{}", serde_json::to_string_pretty(&laws.laws)?);
+        Ok(())
     }
 }
 

@@ -62,6 +62,8 @@ enum Command {
     Approve(approval::Approve),
     /// Denies a change, signed with the Architect's key
     Deny(approval::Deny),
+    /// Shows the laws that are in force: principles and rules
+    Laws(approval::Laws),
     /// Shows the methods that are being made, and how far each is
     Becomings(approval::Becomings),
     /// Ends the making of a method
@@ -210,6 +212,7 @@ impl Cli {
             Command::Proposals(proposals) => proposals.run().await,
             Command::Approve(approve) => approve.run().await,
             Command::Deny(deny) => deny.run().await,
+            Command::Laws(laws) => laws.run().await,
             Command::Becomings(becomings) => becomings.run().await,
             Command::Cancel(cancel) => cancel.run().await,
             Command::Why(why) => why.run().await,

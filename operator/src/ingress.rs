@@ -138,6 +138,7 @@ impl Ingress {
             | Command::Export(_)
             | Command::Proposals(_)
             | Command::Becomings(_)
+            | Command::Laws {}
             | Command::Why { .. }
             | Command::Replay { .. } => {
                 let reply = Reply::Ok(self.read(command, &subject.object).await?);
@@ -191,6 +192,7 @@ impl Ingress {
             }
             Command::Proposals(list) => to_value(&self.mind.proposals(after(list)?.as_ref()).await.map_err(fail)?),
             Command::Becomings(list) => to_value(&self.mind.becomings(after(list)?.as_ref()).await.map_err(fail)?),
+            Command::Laws {} => to_value(&self.mind.laws_in_force().await.map_err(fail)?),
             Command::Why { slot } => to_value(&self.mind.why(resolve().await?, &slot).await.map_err(fail)?),
             Command::Replay { selector } => {
                 let bad = |_| ErrorReply::new(ErrorKind::BadRequest, format!("{object:?} is no id of a becoming"));
@@ -202,7 +204,14 @@ impl Ingress {
             }
             Command::Export(wanted) => to_value(&self.export(wanted).await?),
             Command::GetFullState(wanted) => {
-                return self.universe.full_state(resolve().await?, &wanted).await.map_err(fail);
+                let id = resolve().await?;
+                return match self.universe.full_state(id, &wanted).await {
+                    Err(UniverseError::NoSuchObject(name)) => {
+                        let becoming = self.mind.becoming_state(id).await.map_err(fail)?;
+                        becoming.ok_or_else(|| fail(UniverseError::NoSuchObject(name)))
+                    }
+                    other => other.map_err(fail),
+                };
             }
             _ => return Err(ErrorReply::new(ErrorKind::Internal, "not a command that only reads")),
         };
@@ -449,6 +458,7 @@ fn verb_of(command: &Command) -> (&'static str, AccessClass) {
         Command::Apply(_) => ("apply", AccessClass::Adm),
         Command::Proposals(_) => ("proposals", AccessClass::Adm),
         Command::Approve(_) => ("approve", AccessClass::Adm),
+        Command::Laws {} => ("laws", AccessClass::Cmd),
         Command::Why { .. } => ("why", AccessClass::Adm),
         Command::Replay { .. } => ("replay", AccessClass::Adm),
         Command::Becomings(_) => ("becomings", AccessClass::Adm),

@@ -49,6 +49,7 @@ impl Worker {
         if let Err(error) = publisher.settle().await {
             tracing::warn!(%error, "events wait in the outbox");
         }
+        mind.amend().await?;
         let resumed = mind.resume().await?;
         tracing::info!(universe = name, resumed, "universe is open");
 

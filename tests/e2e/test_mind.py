@@ -263,6 +263,12 @@ def test_what_is_being_made_is_listed_and_cancelled(universe, bus, model):
     assert "nothing is being made" in command("becomings")
     [ended] = json.loads(command("becomings", "--all", "-o", "json"))
     assert (ended["id"], ended["step"], ended["name"]) == (becoming, "refused", "account")
+    # The journal is an object that anyone may look at, a clone of toolForge.
+    journal = bus.command(becoming, "get_full_state")["value"]
+    assert journal["state"]["step"] == "refused" and "we write it" in journal["state"]["reason"]
+    forge = bus.command(journal["parents"]["parent"], "get_full_state")["value"]
+    assert forge["name"] == "toolForge" and "attempts" in forge["state"]
+    assert "we write it ourselves" in command("get", becoming)
     # Like every refusal it is remembered: no model is asked.
     model.answers({"texts": [GOOD]})
     with pytest.raises(Failed) as failed:
@@ -356,9 +362,20 @@ spec:
         bus.send("account", "withdraw:", 30)
     assert failed.value.kind == "refused" and "calm/closed" in failed.value.message
     assert model.asked() == []
+    command, key = architect(universe)
+    assert '"calm/closed"' in command("laws") and "version 1" in command("laws")
+
+    # It goes only when the Architect says so.
     assert universe.stop() == 0
     law.write_text(text.replace("UNIVERSE", "another"))
     universe.start()
+    with pytest.raises(Failed) as failed:
+        bus.send("account", "withdraw:", 30)
+    assert "calm/closed" in failed.value.message
+    shown = command("proposals")
+    assert "laws of codex" in shown and 'because the rule "calm/closed" goes' in shown
+    assert "applied" in command("approve", shown.split()[0], *key, "--reason", "we are calm enough")
+    assert "no laws" in command("laws")
     model.answers({"texts": [GOOD]})
     assert bus.send("account", "withdraw:", 30)["value"] == 70
 

@@ -87,6 +87,31 @@ test_proposals() {
   } >"$work/told"
   if grep -F "$key" "$work/told"; then die "the key was told"; fi
 
+  say "a Codex is law for the universe's workers"
+  printf 'apiVersion: batos.dev/v1alpha1\nkind: Codex\nmetadata: { name: quiet }\n%s\n' \
+    'spec: { universe: court, rules: [{ name: closed, objects: [account], forbidMaking: true }] }' | court apply -f -
+  court wait codex/quiet --for=condition=Ready --timeout=60s
+  lawful() { { send account transfer: 1 --universe court 2>&1 || true; } | grep -F 'quiet/closed'; }
+  soon lawful
+  court get codexes
+
+  say "a law goes only when the architect says so"
+  local made=$proposal of_made=$digest
+  court delete codex/quiet
+  amended() {
+    proposal=$(court get proposals -o jsonpath='{.items[?(@.spec.amendment==true)].metadata.name}')
+    [[ -n $proposal ]]
+  }
+  soon amended
+  court wait "proposal/$proposal" --timeout=60s --for=jsonpath='{.status.state}'=Pending
+  court get proposal "$proposal" -o jsonpath='{.spec.risks[0]}{"\n"}' | grep -F 'the rule "quiet/closed" goes'
+  soon lawful
+  digest=$(court get proposal "$proposal" -o jsonpath='{.spec.digest}')
+  court wait "$(decide Approve "$alice" "$digest" "$alice")" --timeout=60s --for=jsonpath='{.status.state}'=Done
+  court wait "proposal/$proposal" --timeout=60s --for=jsonpath='{.status.state}'=Applied
+  if lawful; then die "the law stayed"; fi
+  proposal=$made digest=$of_made
+
   say "without the chart's own policy nobody decides, and what was decided then never counts"
   kubectl patch "$policy" --type=merge --patch '{"spec": {"failurePolicy": "Ignore"}}'
   comes_to "$(decide Deny "$alice" "$digest" "$alice")" PolicyAltered
@@ -97,12 +122,4 @@ test_proposals() {
   soon pretends
   comes_to "$(cat "$work/pretended")" PolicyMissing
   court get proposaldecisions
-
-  say "a Codex is law for the universe's workers"
-  printf 'apiVersion: batos.dev/v1alpha1\nkind: Codex\nmetadata: { name: quiet }\n%s\n' \
-    'spec: { universe: court, rules: [{ name: closed, objects: [account], forbidMaking: true }] }' | court apply -f -
-  court wait codex/quiet --for=condition=Ready --timeout=60s
-  lawful() { { send account transfer: 1 --universe court 2>&1 || true; } | grep -F 'quiet/closed'; }
-  soon lawful
-  court get codexes
 }

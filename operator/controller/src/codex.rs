@@ -1,15 +1,15 @@
 //! Codex → laws of a universe's workers. The universe's reconciler gives them to the workers; here is told whether there is
-//! one that they are in force for.
+//! one that they are in force for, and whether an Architect has to approve them first.
 
 use std::sync::Arc;
 
-use batos_crds::{Codex, Universe};
-use kube::{Resource, runtime::controller::Action};
+use batos_crds::{Codex, ProposalState, Universe};
+use kube::{Resource, ResourceExt, runtime::controller::Action};
 use serde_json::json;
 
 use crate::{
     condition::Verdict,
-    context::{Context, Guarded, Report, lookup, place},
+    context::{Context, Guarded, Report, lookup, place, readable},
     error::Error,
     metrics::METRICS,
 };
@@ -30,19 +30,32 @@ async fn try_reconcile(codex: &Codex, context: &Context) -> Result<Action, Error
     let universe = lookup(&context.stores.universes, namespace, &codex.spec.universe);
     let status = codex.status.as_ref();
     let before = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let report = Report::new(status, before, json!({}), vec![verdict(codex, universe.as_ref())]);
+    let amendments = readable(&context.stores.proposals, |proposal| {
+        let waits = proposal.status.as_ref().is_some_and(|status| status.state == Some(ProposalState::Pending));
+        proposal.namespace().as_deref() == Some(namespace)
+            && proposal.spec.universe == codex.spec.universe
+            && proposal.spec.amendment
+            && waits
+    });
+    let amendment = amendments.first().map(ResourceExt::name_any);
+    let verdict = verdict(codex, universe.as_ref(), amendment.as_deref());
+    let report = Report::new(status, before, json!({}), vec![verdict]);
     context.report::<Codex>(codex.meta(), report).await?;
     Ok(Action::await_change())
 }
 
-fn verdict(codex: &Codex, universe: Option<&Universe>) -> Verdict {
+fn verdict(codex: &Codex, universe: Option<&Universe>, amendment: Option<&str>) -> Verdict {
     let name = &codex.spec.universe;
-    match universe {
-        Some(_) => {
+    match (universe, amendment) {
+        (Some(_), Some(proposal)) => {
+            let text = format!("the laws of universe {name} stay as they are until Proposal {proposal} is approved");
+            Verdict::waiting("AmendmentPending", text)
+        }
+        (Some(_), None) => {
             let (principles, rules) = (codex.spec.principles.len(), codex.spec.rules.len());
             Verdict::ready("InForce", format!("{principles} principles and {rules} rules for universe {name}"))
         }
-        None => Verdict::waiting("UniverseMissing", format!("there is no Universe {name:?} in this namespace")),
+        (None, _) => Verdict::waiting("UniverseMissing", format!("there is no Universe {name:?} in this namespace")),
     }
 }
 
@@ -60,10 +73,12 @@ mod tests {
         );
         let codex: Codex = serde_json::from_value(codex).unwrap();
         let universe: Universe = serde_json::from_value(object("Universe", json!({}))).unwrap();
-        let told = verdict(&codex, Some(&universe));
+        let told = verdict(&codex, Some(&universe), Some("u-1"));
+        assert_eq!((told.reason, told.outlook), ("AmendmentPending", Outlook::Waiting));
+        let told = verdict(&codex, Some(&universe), None);
         assert_eq!((told.reason, told.outlook), ("InForce", Outlook::Good));
         assert_eq!(told.message, "1 principles and 1 rules for universe u");
-        let told = verdict(&codex, None);
+        let told = verdict(&codex, None, None);
         assert_eq!((told.reason, told.outlook), ("UniverseMissing", Outlook::Waiting));
     }
 }

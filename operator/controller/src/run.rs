@@ -343,6 +343,11 @@ impl Routes {
         let (name, namespace) = (object.name_any(), object.namespace());
         if let Ok(proposal) = &object.0 {
             enqueue(&self.proposals, named(&proposal.spec.universe, namespace.as_deref()));
+            let amended =
+                |codex: &Codex| codex.namespace() == namespace && codex.spec.universe == proposal.spec.universe;
+            for codex in readable(&self.stores.codexes, |codex| proposal.spec.amendment && amended(codex)) {
+                enqueue(&self.codexes, reference(&codex));
+            }
         }
         let about = |decision: &ProposalDecision| decision.namespace() == namespace && decision.spec.proposal == name;
         for decision in readable(&self.stores.decisions, about) {

@@ -41,6 +41,8 @@ pub enum Command {
     Proposals(ListCommand),
     /// Decides about a proposal (`adm` only); the subject's object may be `_`.
     Approve(Decision),
+    /// Answers the laws in force; the subject's object may be `_`.
+    Laws {},
     /// Answers where a slot's content came from.
     Why { slot: String },
     /// Answers the becomings, open ones and those that ended (`adm` only); the subject's object may be `_`.

@@ -3,10 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Wire;
+
 /// A method that was made and waits for the Architect, or what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Proposal {
     pub id: String,
+    #[serde(default, skip_serializing_if = "ProposalKind::is_slot")]
+    pub kind: ProposalKind,
     pub state: ProposalState,
     /// The object that lacked the method.
     pub object: String,
@@ -31,12 +35,41 @@ pub struct Proposal {
     pub conflict: Option<Conflict>,
     /// Name of the mind that drafted.
     pub mind: String,
+    /// Empty where nothing is made.
     pub becoming: String,
     /// Milliseconds since 1970.
     pub proposed_at: u64,
     pub expires_at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+}
+
+/// What is proposed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProposalKind {
+    /// What a becoming made for an object.
+    #[default]
+    Slot,
+    /// Other laws: the source is what they would be, `replaces` what they are, and the risks say what they take away.
+    Amendment,
+}
+
+impl ProposalKind {
+    fn is_slot(&self) -> bool {
+        *self == Self::Slot
+    }
+}
+
+/// A universe's Codex, as it is in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Laws {
+    /// Counts amendments; 0 where there have never been laws.
+    pub version: u64,
+    /// BLAKE3, in hexadecimal; empty without laws.
+    pub digest: String,
+    /// `principles` and `rules`.
+    pub laws: Wire,
 }
 
 /// A rule of the Codex that a change breaks.
@@ -224,6 +257,9 @@ pub struct Becoming {
     pub began: u64,
     pub mind: String,
     pub model_calls: u32,
+    /// Drafts that the Crucible has judged.
+    #[serde(default)]
+    pub judged: u32,
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
     /// Why it was refused, or why its last draft failed.

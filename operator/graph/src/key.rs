@@ -210,6 +210,11 @@ impl KeySpace {
         self.key(0, UNIVERSE, &[&[6]])
     }
 
+    /// The laws in force.
+    pub fn laws(&self) -> Key {
+        self.key(0, UNIVERSE, &[&[7]])
+    }
+
     /// Range of all objects of the image as they were shipped.
     pub fn shipped_range(&self) -> (Key, Key) {
         (self.key(0, UNIVERSE, &[&[2]]), self.key(0, UNIVERSE, &[&[3]]))
@@ -304,6 +309,7 @@ pub enum Place {
     Collection,
     Halt,
     Spent,
+    Laws,
     Unreached(ObjectId),
 }
 
@@ -342,6 +348,7 @@ impl Place {
                 (4, []) => Some(Self::Collection),
                 (5, []) => Some(Self::Halt),
                 (6, []) => Some(Self::Spent),
+                (7, []) => Some(Self::Laws),
                 _ => None,
             },
             _ => None,
@@ -377,6 +384,7 @@ mod tests {
             (keys.collection(), Place::Collection),
             (keys.halt(), Place::Halt),
             (keys.spent(), Place::Spent),
+            (keys.laws(), Place::Laws),
             (keys.unreached(id), Place::Unreached(id)),
             (keys.holder(id, ObjectId::well_known(9)), Place::Holder { id, holder: ObjectId::well_known(9) }),
         ] {

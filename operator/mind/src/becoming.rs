@@ -139,11 +139,12 @@ impl Mind {
         let mut job = Job { route: Some(route), ..job.clone() };
         let job = &mut job;
         let known = load(&self.universe, job.id).await?;
+        let (_, laws) = self.laws().await?;
         let ask = match &known {
             None => true,
             // A refusal is remembered as long as the same question would be asked.
             // Another Codex is another question.
-            Some((_, known)) if known.step == Step::Refused && known.codex != self.policy.codex.digest() => true,
+            Some((_, known)) if known.step == Step::Refused && known.codex != laws.digest() => true,
             Some((_, known)) if known.step == Step::Refused => known.request != self.question(job).await?,
             // Another sender's becoming may have ended meanwhile; what is gone again, or still fails, is made anew.
             Some((_, known)) if known.step == Step::Swapped => job.defect.is_some() || !context.has_all_of(known),
@@ -156,7 +157,7 @@ impl Mind {
             if let Some(what) = missing {
                 // Remembered as what was wanted.
                 job.request = self.question(job).await?;
-                job.codex = self.policy.codex.digest();
+                job.codex = laws.digest();
                 refuse(job, not_there(what));
             }
             self.unhalted().await?;
@@ -247,13 +248,14 @@ impl Mind {
         let forge = Forge::read(&self.universe).await?;
         job.crucible = Crucible::read(&self.universe).await?;
         let context = self.context(&job).await?;
-        let prompt = Prompt { seed: Some(job.seed()), ..context.prompt(&forge, &job, &self.policy.codex) };
+        let (_, laws) = self.laws().await?;
+        let prompt = Prompt { seed: Some(job.seed()), ..context.prompt(&forge, &job, &laws) };
         let digest = prompt.digest();
         tracing::info!(becoming = %job.id, selector = %job.selector, digest, "asking the mind");
         if job.failures.is_empty() {
             job.request = digest;
-            job.codex = self.policy.codex.digest();
-            if let Some(conflict) = self.policy.codex.forbids_making(&context.names()) {
+            job.codex = laws.digest();
+            if let Some(conflict) = laws.forbids_making(&context.names()) {
                 refuse(&mut job, format!("{conflict}"));
                 return Ok((job, Changes::default()));
             }
@@ -296,6 +298,11 @@ impl Mind {
     /// The method and the journal's last step are one commit.
     async fn swap(&self, mut job: Job) -> Result<(Job, Changes), BecomingError> {
         let source = job.draft.clone().unwrap_or_default();
+        let (laws_rev, laws) = self.laws().await?;
+        if job.decision.is_none() && job.codex != laws.digest() {
+            refuse(&mut job, "the Codex was amended while it was made: send the message again".to_owned());
+            return Ok((job, Changes::default()));
+        }
         let (mut changes, holder) = match self.universe.change(job.patch(), job.receiver, &source).await {
             Err(error @ (UniverseError::BadSlot { .. } | UniverseError::Syntax { .. })) => {
                 refuse(&mut job, format!("it does not go in any more: {error}"));
@@ -306,6 +313,7 @@ impl Mind {
         if let Some(refused) = self.settle(&mut job, holder, &mut changes).await? {
             return Ok(refused);
         }
+        changes.expect.push((self.universe.keys().laws(), laws_rev));
         job.holder = Some(holder);
         job.step = Step::Swapped;
         Ok((job, changes))
@@ -314,7 +322,8 @@ impl Mind {
     /// Digest of what a mind would be asked first about it now.
     pub(crate) async fn question(&self, job: &Job) -> Result<String, BecomingError> {
         let context = self.context(job).await?;
-        Ok(context.prompt(&Forge::read(&self.universe).await?, job, &self.policy.codex).digest())
+        let (_, laws) = self.laws().await?;
+        Ok(context.prompt(&Forge::read(&self.universe).await?, job, &laws).digest())
     }
 
     pub(crate) async fn step(&self, job: &Job, rev: Option<u64>, changes: Changes) -> Result<u64, UniverseError> {

@@ -1,5 +1,5 @@
 //! The laws of a universe: principles that its minds are told, and rules that every change is held against. They come from
-//! the universe's manifest, out of reach of what is made.
+//! manifests, out of reach of what is made; how they come into force is told in `amendment`.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +20,7 @@ pub struct Codex {
 
 /// What made methods must not do.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Rule {
     pub name: String,
     /// For people.

@@ -58,9 +58,10 @@ impl Mind {
             alike: agreement.alike as u64,
             messages: behaviour.0.len() as u64,
         });
-        job.codex = self.policy.codex.digest();
+        let (_, laws) = self.laws().await?;
+        job.codex = laws.digest();
         let change = Change { objects: &context.names(), source: &source, touched: &touched };
-        let conflict = self.policy.codex.conflict(change);
+        let conflict = laws.conflict(change);
         effects.extend(agreement.lone(round.drafts, forge.agreement));
         effects.extend(context.double(&job, &source));
         if context.known.examples.is_empty() {
@@ -73,7 +74,7 @@ impl Mind {
             return Ok(self.halt(job, conflict).await?);
         }
         let asked = job.clone();
-        let material = Material { failures: &[], ..context.material(&asked, &self.policy.codex) };
+        let material = Material { failures: &[], ..context.material(&asked, &laws) };
         job.personae = self.personae(&mut job, &forge, &material, &source, &asked.risks).await?;
         let objections =
             job.personae.iter().filter_map(|verdict| Some((&verdict.persona, verdict.objection.as_ref()?)));

@@ -3,6 +3,7 @@
 //! process goes on where it was. Models are reached over OpenAI's protocol, or answer from recordings.
 
 mod agreement;
+mod amendment;
 mod ask;
 mod assertion;
 mod becoming;

@@ -1,8 +1,11 @@
 //! Becomings before people: lists of them, and their end by an Architect.
 
-use batos_covenant::{Becoming, BecomingPage};
+use batos_covenant::{Becoming, BecomingPage, FullState, OkReply, Wire};
 use batos_graph::{ObjectId, StoreError};
-use batos_uvm::universe::{Changes, UniverseError, View};
+use batos_uvm::{
+    image::TOOL_FORGE,
+    universe::{Changes, UniverseError, View},
+};
 
 use crate::{
     BecomingError, Job, Mind, Step,
@@ -31,7 +34,7 @@ impl Mind {
             if job.request.is_empty() {
                 job.request = self.question(&job).await?;
             }
-            job.codex = self.policy.codex.digest();
+            job.codex = self.laws().await?.1.digest();
             refuse(&mut job, format!("it was cancelled: {reason}"));
             match self.step(&job, Some(rev), Changes::default()).await {
                 Err(UniverseError::Store(StoreError::Conflict(_))) if conflicts < attempts => conflicts += 1,
@@ -45,6 +48,26 @@ impl Mind {
         let known = load(&self.universe, id).await?;
         let (_, job) = known.ok_or_else(|| UniverseError::NoSuchObject(format!("becoming {id}")))?;
         self.told(&job).await
+    }
+
+    /// A becoming as an object: a clone of `toolForge` whose data slots are what the journal tells everybody. None if there
+    /// is no becoming of this id.
+    pub async fn becoming_state(&self, id: ObjectId) -> Result<Option<OkReply>, UniverseError> {
+        let Some((rev, job)) = load(&self.universe, id).await? else { return Ok(None) };
+        let told = serde_json::to_value(self.told(&job).await?);
+        let told = told.map_err(|e| UniverseError::Internal(e.to_string()))?;
+        let Wire::Object(slots) = told else {
+            return Err(UniverseError::Internal("a becoming without slots".to_owned()));
+        };
+        let state = FullState {
+            object: id.to_string(),
+            rev,
+            state: slots.into_iter().filter(|(name, _)| name != "id").collect(),
+            parents: [("parent".to_owned(), TOOL_FORGE.to_string())].into(),
+            ..FullState::default()
+        };
+        let value = serde_json::to_value(state).map_err(|e| UniverseError::Internal(e.to_string()))?;
+        Ok(Some(OkReply::new(value, rev)))
     }
 
     /// Becomings, a page at a time, in the order of their ids.
@@ -72,6 +95,7 @@ impl Mind {
             began: job.began,
             mind: job.mind.clone(),
             model_calls: job.model_calls,
+            judged: job.trials_left_out.saturating_add(u32::try_from(job.trials.len()).unwrap_or(u32::MAX)),
             prompt_tokens: job.usage.prompt_tokens,
             completion_tokens: job.usage.completion_tokens,
             reason: reason.map(|reason| reason.chars().take(MAX_REASON).collect()),

@@ -1,7 +1,9 @@
 //! Methods that wait for a person. A proposal belongs to an object and a selector, so that many senders of one message
 //! make one proposal; the row in the graph is the truth, whatever shows it.
 
-use batos_covenant::{Conflict, Decision, Encoding, Proposal, ProposalPage, ProposalState, decode, encode};
+use batos_covenant::{
+    Conflict, Decision, Encoding, Proposal, ProposalKind, ProposalPage, ProposalState, decode, encode,
+};
 use batos_graph::{Key, ObjectId, Put, Rev, StoreError};
 use batos_uvm::universe::{Changes, Universe, UniverseError, View, now};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -16,7 +18,7 @@ use crate::{
 };
 
 /// The last millisecond of the year 9999: a conflict does not pass by itself.
-const NEVER: u64 = 253_402_300_799_999;
+pub(crate) const NEVER: u64 = 253_402_300_799_999;
 /// Proposals on one page.
 const PAGE: usize = 64;
 
@@ -82,7 +84,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-async fn find(universe: &Universe, id: ObjectId) -> Result<Option<(Rev, Proposal)>, UniverseError> {
+pub(crate) async fn find(universe: &Universe, id: ObjectId) -> Result<Option<(Rev, Proposal)>, UniverseError> {
     let rows = universe.store().read(&[universe.keys().proposal(id)]).await.map_err(UniverseError::Store)?;
     rows.into_iter().next().flatten().map(|row| Ok((row.rev, parse(&row.bytes)?))).transpose()
 }
@@ -91,7 +93,7 @@ fn parse(bytes: &[u8]) -> Result<Proposal, UniverseError> {
     decode(bytes).map(|(proposal, _)| proposal).map_err(|e| UniverseError::Internal(format!("proposal: {e}")))
 }
 
-fn row(universe: &Universe, id: ObjectId, proposal: &Proposal) -> Result<Put, UniverseError> {
+pub(crate) fn row(universe: &Universe, id: ObjectId, proposal: &Proposal) -> Result<Put, UniverseError> {
     let bytes = encode(proposal, Encoding::MessagePack).map_err(|e| UniverseError::Internal(e.to_string()))?;
     Ok(Put { key: universe.keys().proposal(id), bytes })
 }
@@ -133,6 +135,7 @@ impl Mind {
         let patience = u64::try_from(self.policy.patience.as_millis()).unwrap_or(u64::MAX);
         let proposal = Proposal {
             id: id.to_string(),
+            kind: ProposalKind::Slot,
             state: ProposalState::Pending,
             object: job.receiver.to_string(),
             name: name.clone(),
@@ -232,6 +235,9 @@ impl Mind {
             return Ok(proposal);
         }
         self.check(&decision, &proposal)?;
+        if proposal.kind == ProposalKind::Amendment {
+            return self.decide_amendment(rev, proposal, decision).await;
+        }
         let job_id = proposal.becoming.parse().map_err(|_| unknown())?;
         let (job_rev, mut job) = load(&self.universe, job_id).await?.ok_or_else(unknown)?;
         // A change that broke the Codex was refused at once.

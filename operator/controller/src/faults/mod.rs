@@ -42,6 +42,7 @@ fn proposed() -> Proposal {
     let source = "go = ( 1 )";
     Proposal {
         id: "0a".repeat(16),
+        kind: batos_covenant::ProposalKind::Slot,
         state: ProposalState::Pending,
         object: "0b".repeat(16),
         name: Some("child".into()),

@@ -1,6 +1,6 @@
 use std::cmp::Reverse;
 
-use batos_covenant::ProposalState as Row;
+use batos_covenant::{ProposalKind, ProposalState as Row};
 use batos_crds::{ConflictSpec, Proposal, ProposalSpec, ProposalState, Universe};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{Resource, ResourceExt};
@@ -71,6 +71,7 @@ fn object(universe: &Universe, row: &batos_covenant::Proposal) -> Proposal {
     let spec = ProposalSpec {
         universe: owner.clone(),
         id: truncated(&row.id, 64),
+        amendment: row.kind == ProposalKind::Amendment,
         object: truncated(row.name.as_deref().unwrap_or(&row.object), MAX_NAME),
         holder: truncated(&row.holder, 64),
         selector: truncated(&row.selector, 256),

@@ -16,6 +16,7 @@ fn universe() -> Universe {
 fn row(id: u32, state: Row, proposed_at: u64) -> batos_covenant::Proposal {
     batos_covenant::Proposal {
         id: format!("{id:032x}"),
+        kind: batos_covenant::ProposalKind::Slot,
         state,
         object: "0b".repeat(16),
         name: Some("account".into()),

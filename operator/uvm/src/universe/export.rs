@@ -228,6 +228,7 @@ impl Survey {
                 | Place::Sweep
                 | Place::Halt
                 | Place::Spent
+                | Place::Laws
                 | Place::Unreached(_),
             ) => {}
             None => self.problem(format!("key {key:?} is none of ours")),
