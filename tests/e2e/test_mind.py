@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -249,6 +250,25 @@ def test_drafts_that_do_not_agree_wait_for_a_person(universe, bus, model):
     assert bus.send("till", "withdraw:", 30)["value"] == -30
     why = command("why", "till", "withdraw:")
     assert "2 of 3 drafts do the same on" in why and GOOD in why
+
+
+def test_an_intent_with_a_contract_as_the_readme_has_it(universe, bus, model):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    text = readme.partition("<!-- intent -->")[2].partition("<!-- end of intent -->")[0]
+    text = text.replace("```yaml", "").replace("```", "").replace("universe: quickstart", f"universe: {universe.name}")
+    (universe.manifests / "shelf.yaml").write_text(text)
+    wait_until(lambda: "shelf" in [each["name"] for each in bus.command("_", "list")["value"]["objects"]], "the shelf")
+    # The first two fit the example.
+    hasty = "take: count = ( items: 3. ^3 )"
+    shy = "take: count = ( count > 2 ifTrue: [ self error: 'no' ]. items: items - count. ^items )"
+    right = "take: count = ( items: items - count. ^items )"
+    model.answers({"texts": [hasty]}, {"texts": [shy]}, {"texts": [right]})
+    assert bus.send("shelf", "take:", 1)["value"] == 2
+    told = [request["messages"][1]["content"] for request in model.asked()]
+    assert "it does not fail: count <= items" in told[0]
+    assert "breaks its contract" in told[1] and "this is false: items = (before items" in told[1]
+    assert "it fails although what it requires is true" in told[2]
+    assert bus.send("shelf", "take:", 2)["value"] == 0 and len(model.asked()) == 3
 
 
 def test_what_is_being_made_is_listed_and_cancelled(universe, bus, model):

@@ -14,6 +14,8 @@ use serde_json::json;
 /// Divides by zero where it should answer 0.
 const SHARE: &str = "withdraw: n = ( balance: balance - (n * (100 // n)) + (n * (100 // n - 1)). ^balance )";
 const FIXED: &str = "withdraw: n = ( balance: balance - n. ^balance )";
+/// Sends what two parents of the account have.
+const UNCLEAR: &str = "withdraw: n = ( n = 0 ifTrue: [ balance: balance - fee ]. balance: balance - n. ^balance )";
 const LOOP: &str = "withdraw: n = ( n = 0 ifTrue: [ [ true ] whileTrue ]. balance: balance - n. ^balance )";
 
 /// An account whose `withdraw:` is this, and a mind that looks on.
@@ -28,9 +30,11 @@ async fn failing(source: &str, script: &Arc<Scripted>, policy: Policy) -> (Place
 
 #[tokio::test]
 async fn the_third_failure_begins_a_repair_that_a_person_approves() {
-    for source in [SHARE, LOOP] {
-        let (script, person) = (Scripted::new(&[&[SHARE, LOOP], &[FIXED]]), Person::new());
+    for source in [SHARE, LOOP, UNCLEAR] {
+        let (script, person) = (Scripted::new(&[&[SHARE, LOOP, UNCLEAR], &[FIXED]]), Person::new());
         let (place, mind) = failing(source, &script, person.policy()).await;
+        let parents = "mirror addParent: #left value: (| fee = 1 |). mirror addParent: #right value: (| fee = 2 |)";
+        place.eval(Authority::Architect, parents).await.unwrap();
         for _ in 0..3 {
             assert!(place.send("withdraw:", 0).await.is_err());
         }
