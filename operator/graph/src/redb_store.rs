@@ -161,6 +161,10 @@ impl Store for RedbStore {
         self.write(Work::Commit(batch)).await
     }
 
+    fn pipelines(&self) -> bool {
+        true
+    }
+
     async fn place(&self, batch: Batch) -> Result<(Committed, Durable), StoreError> {
         batch.check_size()?;
         let (committed, sequence) = self.sequencer.hand_over(Work::Commit(batch)).await?;

@@ -4,7 +4,7 @@
 //! revisions it was computed from; it is applied wholly or not at all. Guarantee: snapshot isolation over
 //! `expect` and `put`, serialisable over `lock`.
 
-use std::pin::Pin;
+use std::{collections::BTreeMap, pin::Pin};
 
 use async_trait::async_trait;
 
@@ -47,7 +47,8 @@ pub struct Expect {
     pub rev: Option<Rev>,
 }
 
-/// A value to write. Its revision becomes that of the present value plus one (1 when absent or deleted).
+/// A value to write. Its revision becomes that of the present value plus one (1 when absent or deleted), and plus what the
+/// batch passes over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Put {
     pub key: Key,
@@ -72,9 +73,16 @@ pub struct Batch {
     pub lock: Vec<Key>,
     pub put: Vec<Put>,
     pub delete: Vec<Key>,
+    /// How many revisions a put leaves out, for keys that several messages wrote which share this batch.
+    pub passes: BTreeMap<Key, Rev>,
 }
 
 impl Batch {
+    /// The revision that a put of this key gets.
+    pub(crate) fn rev_of(&self, key: &Key, present: Option<Rev>) -> Rev {
+        present.unwrap_or(0) + 1 + self.passes.get(key).copied().unwrap_or(0)
+    }
+
     pub(crate) fn check_size(&self) -> Result<(), StoreError> {
         let keys = self.expect.iter().map(|expect| expect.key.0.len());
         let keys = keys.chain(self.lock.iter().chain(&self.delete).map(|key| key.0.len()));
@@ -94,7 +102,7 @@ pub struct Committed {
     pub revs: Vec<Rev>,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Some expected revisions differ, or the marker is there already. Nothing was written: read anew and run again.
     #[error("conflict on {} keys, first {:?}", .0.len(), .0.first())]
@@ -154,6 +162,12 @@ pub trait Store: Send + Sync + 'static {
     /// Applies `batch` if everything it expects holds. Returns once it is durable. An engine settles an outcome that
     /// it does not know by looking for the marker, for a bounded time, before it answers [`StoreError::Unknown`].
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError>;
+
+    /// Whether `place` returns before its batch is durable. Where it does not, messages that wait for each other may share a
+    /// batch.
+    fn pipelines(&self) -> bool {
+        false
+    }
 
     /// As `commit`, but returns as soon as later batches can rest on this one. Nothing that this one says may leave before
     /// the second part has completed.

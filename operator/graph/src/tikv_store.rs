@@ -167,7 +167,7 @@ impl TikvStore {
         let mut committed = Committed::default();
         for put in &batch.put {
             let rev = match present(&put.key) {
-                Ok(rev) => rev.unwrap_or(0) + 1,
+                Ok(rev) => batch.rev_of(&put.key, rev),
                 Err(error) => return Ok(Err(error)),
             };
             write(transaction.put(there(&put.key), Versioned::row(rev, &put.bytes)).await)?;

@@ -39,6 +39,7 @@ fn batch(marker: String, random: &mut Random) -> Batch {
         lock: vec![],
         put: vec![Put { key: clock(), bytes: vec![] }],
         delete: vec![],
+        passes: Default::default(),
     };
     let name = |random: &mut Random| key(format!("object {}", random.below(KEYS)));
     for _ in 0..1 + random.below(4) {

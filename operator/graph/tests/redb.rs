@@ -30,6 +30,7 @@ fn batch(marker: &str, key: &str) -> Batch {
         lock: vec![],
         put: vec![Put { key: Key(key.into()), bytes: key.into() }],
         delete: vec![],
+        passes: Default::default(),
     }
 }
 

@@ -63,6 +63,7 @@ fn batch(case: &str, value: &str) -> Batch {
         lock: vec![],
         put: [0x20, 0x70, 0xb0, 0xf0].map(|lead| Put { key: key(lead), bytes: value.into() }).into(),
         delete: vec![],
+        passes: Default::default(),
     }
 }
 

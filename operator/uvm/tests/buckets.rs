@@ -177,6 +177,7 @@ async fn a_circle_of_buckets_is_told() {
         lock: Vec::new(),
         put: vec![Put { key, bytes: record.encode().unwrap() }],
         delete: Vec::new(),
+        passes: Default::default(),
     };
     store.commit(batch).await.unwrap();
     let problems = check(&*store, "one", |_| {}).await.unwrap().problems;
@@ -217,6 +218,7 @@ async fn what_is_lost_is_told() {
         lock: Vec::new(),
         put: Vec::new(),
         delete: vec![key],
+        passes: Default::default(),
     };
     store.commit(batch).await.unwrap();
     let problems = check(&*store, "one", |_| {}).await.unwrap().problems;

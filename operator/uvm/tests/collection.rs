@@ -210,6 +210,7 @@ async fn a_universe_of_an_older_batos_gets_its_rows_of_who_refers_to_whom() {
         lock: Vec::new(),
         put: Vec::new(),
         delete,
+        passes: Default::default(),
     };
     house.store.commit(batch).await.unwrap();
     let universe = house.keeping(keeping(HOUR)).await;

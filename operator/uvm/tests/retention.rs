@@ -271,6 +271,7 @@ async fn check_still_finds_what_is_missing() {
         lock: vec![],
         put: vec![],
         delete: vec![keys.history(id, kept[1])],
+        passes: Default::default(),
     };
     house.store.commit(batch).await.unwrap();
     let problems = problems(&house).await;

@@ -292,6 +292,7 @@ async fn a_universe_from_before_versions_is_brought_up_to_date() {
         lock: vec![],
         put: vec![],
         delete: vec![universe.keys().version()],
+        passes: Default::default(),
     };
     batch.delete.extend(older().objects.iter().map(|(id, _)| universe.keys().shipped(*id)));
     house.store.commit(batch).await.unwrap();

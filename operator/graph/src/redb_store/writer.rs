@@ -434,7 +434,7 @@ impl<'w> Group<'w, '_> {
         self.write(&batch.marker, 1, &batch.marker_bytes);
         let mut committed = Committed::default();
         for put in &batch.put {
-            let rev = self.present(&put.key)?.unwrap_or(0) + 1;
+            let rev = batch.rev_of(&put.key, self.present(&put.key)?);
             self.write(&put.key, rev, &put.bytes);
             committed.revs.push(rev);
         }

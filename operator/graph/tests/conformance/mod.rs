@@ -25,6 +25,7 @@ macro_rules! conformance {
         $crate::conformance! { $open;
             absent_keys_are_none_in_their_order
             a_revision_counts_the_puts_of_its_key
+            a_put_may_pass_over_revisions
             what_is_expected_must_hold
             a_marker_is_written_once
             a_scan_is_ordered_and_bounded
@@ -70,6 +71,7 @@ impl Space {
             lock: vec![],
             put: vec![],
             delete: vec![],
+            passes: Default::default(),
         }
     }
 }
@@ -108,6 +110,18 @@ pub async fn a_revision_counts_the_puts_of_its_key(store: Engine, space: Space) 
     assert_eq!(read(&store, &a).await, None);
     store.commit(Batch { put: vec![put(&a, "z")], ..space.batch() }).await.unwrap();
     assert_eq!(read(&store, &a).await, Some((1, b"z".to_vec())), "from 1 again after a delete");
+}
+
+pub async fn a_put_may_pass_over_revisions(store: Engine, space: Space) {
+    let (a, b) = (space.key("a"), space.key("b"));
+    let passing = |a: Rev| [(space.key("a"), a)].into();
+    for (passes, wanted) in [(2, 3), (0, 4), (5, 10)] {
+        let put = vec![put(&a, "x"), put(&b, "y")];
+        let committed = store.commit(Batch { put, passes: passing(passes), ..space.batch() }).await.unwrap();
+        assert_eq!(committed.revs[0], wanted);
+    }
+    assert_eq!(read(&store, &a).await.unwrap().0, 10);
+    assert_eq!(read(&store, &b).await.unwrap().0, 3, "others count as ever");
 }
 
 pub async fn what_is_expected_must_hold(store: Engine, space: Space) {

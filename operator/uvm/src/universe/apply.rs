@@ -101,7 +101,7 @@ impl Universe {
             }
         }
         let named = changes.writes.iter().flat_map(|write| write.record.targets()).collect();
-        self.require(&mut changes, named).await?;
+        self.require(&mut changes, named, &view).await?;
         let rev = changes.rev_after(object);
         let value = json!({ "object": object.to_string(), "rev": rev, "drift": drift });
         Ok(Attempt::Commit(changes, Reply::Ok(OkReply::new(value, rev))))

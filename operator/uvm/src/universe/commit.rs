@@ -7,7 +7,7 @@ use std::{
 
 use batos_graph::{Batch, Durable, Expect, Key, KeySpace, ObjectId, Past, Place, Put, Record, Rev, StoreError};
 
-use super::{Envelope, Universe, UniverseError, View, render};
+use super::{Envelope, Universe, UniverseError, View, render, sharing::Group};
 use crate::vm::{Fault, Reads, TimerId, Write};
 
 /// What a commit rests on and what it writes.
@@ -35,6 +35,14 @@ pub struct Changes {
     pub delete: Vec<Key>,
     /// The method that made the turn fail.
     pub fault: Option<Box<Fault>>,
+}
+
+/// A batch, with what this worker knows once it is committed.
+#[derive(Debug)]
+pub(super) struct Composed {
+    pub batch: Batch,
+    pub written: Vec<(ObjectId, Rev, Arc<Record>)>,
+    pub deleted: Vec<ObjectId>,
 }
 
 /// A row that goes with the commit; if it has gone already, somebody else was there first.
@@ -78,6 +86,7 @@ impl Universe {
             lock: Vec::new(),
             put: Vec::new(),
             delete: Vec::new(),
+            passes: Default::default(),
         }
     }
 
@@ -92,13 +101,18 @@ impl Universe {
     }
 
     /// Lets `changes` rest on objects that somebody outside has named by their ids: nothing else says that they are there.
-    pub(super) async fn require(&self, changes: &mut Changes, named: BTreeSet<ObjectId>) -> Result<(), UniverseError> {
+    pub(super) async fn require(
+        &self,
+        changes: &mut Changes,
+        named: BTreeSet<ObjectId>,
+        view: &View<'_>,
+    ) -> Result<(), UniverseError> {
         for id in named {
             let is_read = changes.reads.objects.iter().any(|(read, _)| *read == id);
             if is_read || changes.writes.iter().any(|write| write.id == id) {
                 continue;
             }
-            match View::new(self).object(id).await? {
+            match view.object(id).await? {
                 Some((rev, _)) => changes.reads.objects.push((id, Some(rev))),
                 None => return Err(UniverseError::NoSuchObject(id.to_string())),
             }
@@ -125,7 +139,7 @@ impl Universe {
         Ok(stale.is_empty())
     }
 
-    fn expectations(&self, changes: &Changes) -> Vec<Expect> {
+    pub(super) fn expectations(&self, changes: &Changes) -> Vec<Expect> {
         let keys = self.inner.keys;
         let objects = changes.reads.objects.iter().map(|(id, rev)| Expect { key: keys.head(*id), rev: *rev });
         // A name keeps its object, so only names that led nowhere can go stale.
@@ -146,7 +160,20 @@ impl Universe {
         marker_bytes: Vec<u8>,
         changes: Changes,
     ) -> Result<Durable, UniverseError> {
+        let composed = self.composed(marker, marker_bytes, changes, &Group::default()).await?;
+        self.enter(composed).await
+    }
+
+    /// The batch of these changes, on what `group` has changed before them.
+    pub(super) async fn composed(
+        &self,
+        marker: Key,
+        marker_bytes: Vec<u8>,
+        changes: Changes,
+        group: &Group,
+    ) -> Result<Composed, UniverseError> {
         let keys = self.inner.keys;
+        let view = group.view(self);
         let mut batch = Batch { expect: self.expectations(&changes), ..self.batch(marker) };
         if !marker_bytes.is_empty() {
             batch.marker_bytes = marker_bytes;
@@ -168,10 +195,10 @@ impl Universe {
             }
             let old = match write.prev_rev {
                 // If the cache moved on meanwhile, the expectation above refuses the batch.
-                Some(_) => self.inner.cache.objects(&[write.id], &self.inner.store, keys).await?.into_iter().next(),
+                Some(_) => view.object(write.id).await?,
                 None => None,
             };
-            let old = old.flatten().map(|(_, old)| old);
+            let old = old.map(|(_, old)| old);
             let (before, after) = (old.as_ref().map(|old| old.targets()).unwrap_or_default(), write.record.targets());
             batch.delete.extend(before.difference(&after).map(|lost| keys.holder(*lost, write.id)));
             for target in after.difference(&before) {
@@ -209,13 +236,19 @@ impl Universe {
             batch.put.push(put);
         }
         batch.put.extend(changes.events);
-        self.send_posts(&mut batch, &changes.posts, &changes.cancelled).await?;
+        self.send_posts(&mut batch, &changes.posts, &changes.cancelled, group).await?;
         if let Some(Delivered { key, rev }) = changes.delivered {
             batch.expect.push(Expect { key: key.clone(), rev: Some(rev) });
             batch.delete.push(key);
         }
         let deleted: Vec<ObjectId> = changes.delete.iter().filter_map(KeySpace::object_of).collect();
         batch.delete.extend(changes.delete);
+        Ok(Composed { batch, written, deleted })
+    }
+
+    /// Commits, and lets later turns know.
+    pub(super) async fn enter(&self, composed: Composed) -> Result<Durable, UniverseError> {
+        let Composed { batch, written, deleted } = composed;
         let put = || batch.put.iter().map(|put| &put.key);
         let events = put().filter(|key| KeySpace::is_outbox(key)).cloned().collect();
         let is_post = |key: &&Key| matches!(Place::of(key), Some(Place::Post { .. } | Place::Timer { .. }));

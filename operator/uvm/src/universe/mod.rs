@@ -17,6 +17,7 @@ mod render;
 mod restoring;
 mod retention;
 mod shards;
+mod sharing;
 mod similar;
 mod state;
 mod sweep;
@@ -32,7 +33,6 @@ use std::sync::{
 };
 
 use batos_graph::{KeySpace, ObjectId, Store};
-use tokio::sync::Mutex;
 
 pub use apply::TRAITS_PREFIX;
 pub use authority::Authority;
@@ -55,6 +55,7 @@ pub use witness::{Seen, Witness};
 
 use export::is_empty;
 use shards::Shards;
+use sharing::Lane;
 use view::Cache;
 
 /// A cheap, cloneable handle.
@@ -70,7 +71,7 @@ struct Inner {
     cache: Cache,
     /// Messages to the objects of one shard run one after the other on this worker, so that a hot object does not make
     /// its own messages conflict. Correctness rests on the commit alone.
-    lanes: Vec<Mutex<()>>,
+    lanes: Vec<Lane>,
     /// Who looks on.
     witness: OnceLock<Arc<dyn Witness>>,
     /// Turns that had to run again because what they had read was stale.
@@ -103,7 +104,7 @@ impl Universe {
                 keys: KeySpace::new(name),
                 store,
                 cache: Cache::default(),
-                lanes: (0..256).map(|_| Mutex::new(())).collect(),
+                lanes: (0..256).map(|_| Lane::default()).collect(),
                 witness: OnceLock::new(),
                 conflicts: AtomicU64::new(0),
                 outbox: outbox::Filled::default(),

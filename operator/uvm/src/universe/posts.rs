@@ -10,7 +10,7 @@ use batos_covenant::{Encoding, ErrorReply, PostFailedEvent, decode, encode};
 use batos_graph::{Batch, Expect, Key, MAX_RECORD, ObjectId, Put, Rev, StoreError, Value};
 use serde::{Deserialize, Serialize};
 
-use super::{Changes, Universe, UniverseError, commit::Delivered, shards::Filled};
+use super::{Changes, Universe, UniverseError, commit::Delivered, shards::Filled, sharing::Group};
 use crate::vm::{Effects, Limits, Post, TimerId};
 
 /// A message that has not begun this long after the one from outside that led to it, or after its timer, is given up.
@@ -89,14 +89,20 @@ impl Universe {
         batch: &mut Batch,
         posts: &[Envelope],
         cancelled: &[(ObjectId, TimerId)],
+        group: &Group,
     ) -> Result<(), UniverseError> {
         let keys = self.inner.keys;
         batch.delete.extend(cancelled.iter().map(|(id, timer)| keys.timer(*id, timer.due, timer.nonce)));
         let mut turn = 0;
         if let Some(first) = posts.iter().find(|envelope| envelope.post.timer.is_none()) {
             let key = keys.sent(first.sender);
-            let rows = self.inner.store.peek(std::slice::from_ref(&key)).await.map_err(UniverseError::Store)?;
-            let rev = rows.into_iter().next().flatten().map(|row| row.rev);
+            let rev = match group.rev(&key) {
+                Some(rev) => rev,
+                None => {
+                    let rows = self.inner.store.peek(std::slice::from_ref(&key)).await.map_err(UniverseError::Store)?;
+                    rows.into_iter().next().flatten().map(|row| row.rev)
+                }
+            };
             turn = rev.unwrap_or(0) + 1;
             batch.expect.push(Expect { key: key.clone(), rev });
             batch.put.push(Put { key, bytes: Vec::new() });

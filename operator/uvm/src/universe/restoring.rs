@@ -98,6 +98,7 @@ impl<'s> Restoring<'s> {
             lock: Vec::new(),
             put,
             delete,
+            passes: Default::default(),
         };
         match self.store.commit(batch).await {
             Ok(committed) => Ok(committed.revs),

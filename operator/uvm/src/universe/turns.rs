@@ -18,7 +18,7 @@ use super::{
 use crate::vm::{Call, Limits, NotUnderstood, Question, Turn, VmError};
 
 /// How often a turn runs again on fresh objects before its sender hears of the conflict.
-const ATTEMPTS: u32 = 24;
+pub(super) const ATTEMPTS: u32 = 24;
 
 /// Largest reply, in bytes: it is kept with its message, in one record of the store, and must fit into one of the bus.
 pub const MAX_REPLY: usize = 256 * 1024;
@@ -124,6 +124,29 @@ struct Stored {
     at: u64,
 }
 
+/// What a message comes to, before anything is committed.
+pub(super) enum Prepared {
+    /// It was carried out before.
+    Stored(Vec<u8>),
+    Unanswered {
+        changes: Changes,
+        missing: NotUnderstood,
+    },
+    /// A reply that leaves no trace.
+    Read {
+        changes: Changes,
+        reply: Vec<u8>,
+        seen: Option<Seen>,
+    },
+    Write {
+        changes: Changes,
+        reply: Vec<u8>,
+        seen: Option<Seen>,
+        marker: Key,
+        stored: Vec<u8>,
+    },
+}
+
 /// One try at a message, before it is committed.
 pub(super) enum Attempt {
     Commit(Changes, Reply),
@@ -139,89 +162,127 @@ impl Universe {
     /// As `deliver`, with what models have answered so far.
     pub async fn deliver_with(&self, message: &Message, outcomes: &[Outcome]) -> Result<Delivery, UniverseError> {
         let lane = self.inner.lanes.get(usize::from(message.object.shard()));
+        // The others look at more of the graph than a group shows.
+        let may_share = matches!(message.work, Work::Send { .. } | Work::Post { .. });
+        if let Some(lane) = lane.filter(|_| may_share && !self.inner.store.pipelines()) {
+            return self.deliver_shared(lane, message, outcomes).await;
+        }
         let mut turn = match lane {
-            Some(lane) => Some(lane.lock().await),
+            Some(lane) => Some(lane.turn.lock().await),
             None => None,
         };
-        let inbox = message.id.as_ref().map(|id| {
-            let mut scoped = blake3::Hasher::new();
-            scoped.update(message.sender.as_bytes()).update(&[0]).update(id.as_bytes());
-            let mut short = [0; 16];
-            short.copy_from_slice(scoped.finalize().as_bytes().split_at(16).0);
-            self.inner.keys.inbox(message.object, short)
-        });
+        let inbox = self.inbox(message);
         for attempt in 0..ATTEMPTS {
-            if let Some(reply) = self.stored_reply(inbox.as_ref(), message).await? {
-                return Ok(Delivery::Replied(reply));
-            }
-            if let Work::Post { waiting } = &message.work
-                && !self.is_waiting(waiting).await?
-            {
-                return Ok(Delivery::Replied(Vec::new()));
-            }
-            self.refuse_expired(message)?;
-            let (mut changes, outcome) = match self.attempt(message, outcomes).await? {
-                Attempt::Commit(changes, reply) => (changes, reply),
-                Attempt::NotUnderstood(changes, missing) => match self.is_current(&changes).await? {
-                    true => return unanswered(missing, message),
-                    false => continue,
-                },
-            };
-            let bytes =
-                |reply: &Reply| encode(reply, message.encoding).map_err(|e| UniverseError::Internal(e.to_string()));
-            let mut reply = bytes(&outcome)?;
-            if reply.len() > MAX_REPLY {
-                changes = Changes::reading(changes.reads);
-                let text = format!("the answer has {} bytes; at most {MAX_REPLY} fit into a message", reply.len());
-                reply = bytes(&Reply::Error { error: ErrorReply::new(ErrorKind::LimitExceeded, text) })?;
-            }
-            if let Work::Post { waiting } = &message.work {
-                if let Reply::Error { error } = &outcome {
-                    changes.events.push(self.failed_event(waiting, error.clone()).await?);
-                }
-                changes.delivered = Some(waiting.delivered());
-            }
-            let seen = self.inner.witness.get().and_then(|witness| Some((witness, Seen::of(message, &changes)?)));
-            let witnessed = || seen.into_iter().for_each(|(witness, seen)| witness.saw(seen));
-            if inbox.is_none() && changes.is_only_reading() {
-                if !self.is_current(&changes).await? {
-                    continue;
-                }
-                witnessed();
-                return Ok(Delivery::Replied(reply));
-            }
-            let (marker, stored) = match &inbox {
-                Some(key) => {
-                    let stored = Stored { digest: message.digest, reply: reply.clone(), at: self.now() };
-                    let stored = encode(&stored, Encoding::MessagePack);
-                    (key.clone(), stored.map_err(|e| UniverseError::Internal(e.to_string()))?)
-                }
-                // Nobody can ask for this reply again.
-                None => (self.fresh_marker()?, Vec::new()),
-            };
-            changes.cause = Some(cause(message));
+            let view = View::new(self);
+            let (changes, reply, seen, marker, stored) =
+                match self.prepared(message, outcomes, inbox.as_ref(), &view).await? {
+                    Prepared::Stored(reply) => return Ok(Delivery::Replied(reply)),
+                    Prepared::Unanswered { changes, missing } => match self.is_current(&changes).await? {
+                        true => return unanswered(missing, message),
+                        false => continue,
+                    },
+                    Prepared::Read { changes, reply, seen } => match self.is_current(&changes).await? {
+                        true => {
+                            self.witnessed(seen);
+                            return Ok(Delivery::Replied(reply));
+                        }
+                        false => continue,
+                    },
+                    Prepared::Write { changes, reply, seen, marker, stored } => (changes, reply, seen, marker, stored),
+                };
             let read = if attempt + 1 == ATTEMPTS { changes.reads.objects.clone() } else { Vec::new() };
             match self.place(marker, stored, changes).await {
                 Ok(durable) => {
                     // The next turn runs while this one is synced: turns on a hot object share syncs.
                     drop(turn.take());
                     durable.await.map_err(UniverseError::Store)?;
-                    witnessed();
+                    self.witnessed(seen);
                     return Ok(Delivery::Replied(reply));
                 }
                 Err(UniverseError::Store(StoreError::Conflict(keys))) => {
                     self.inner.conflicts.fetch_add(1, Ordering::Relaxed);
                     if attempt + 1 == ATTEMPTS {
-                        let conflict = self.conflict(&keys, &read).await?;
-                        return Err(UniverseError::Contended { attempts: ATTEMPTS, conflict });
+                        return Err(self.contended(&keys, &read).await?);
                     }
                     pause(attempt).await;
                 }
                 Err(error) => return Err(error),
             }
         }
-        let conflict = "what it read".to_owned();
-        Err(UniverseError::Contended { attempts: ATTEMPTS, conflict })
+        Err(self.contended(&[], &[]).await?)
+    }
+
+    pub(super) fn witnessed(&self, seen: Option<Seen>) {
+        self.inner.witness.get().into_iter().zip(seen).for_each(|(witness, seen)| witness.saw(seen));
+    }
+
+    /// The row that remembers the message, if it has an id.
+    pub(super) fn inbox(&self, message: &Message) -> Option<Key> {
+        let id = message.id.as_ref()?;
+        let mut scoped = blake3::Hasher::new();
+        scoped.update(message.sender.as_bytes()).update(&[0]).update(id.as_bytes());
+        let mut short = [0; 16];
+        short.copy_from_slice(scoped.finalize().as_bytes().split_at(16).0);
+        Some(self.inner.keys.inbox(message.object, short))
+    }
+
+    /// Runs a message on what `view` shows.
+    pub(super) async fn prepared(
+        &self,
+        message: &Message,
+        outcomes: &[Outcome],
+        inbox: Option<&Key>,
+        view: &View<'_>,
+    ) -> Result<Prepared, UniverseError> {
+        if let Some(reply) = self.stored_reply(inbox, message).await? {
+            return Ok(Prepared::Stored(reply));
+        }
+        if let Work::Post { waiting } = &message.work
+            && !self.is_waiting(waiting).await?
+        {
+            return Ok(Prepared::Stored(Vec::new()));
+        }
+        self.refuse_expired(message)?;
+        let (mut changes, outcome) = match self.attempt(message, outcomes, view).await? {
+            Attempt::Commit(changes, reply) => (changes, reply),
+            Attempt::NotUnderstood(changes, missing) => return Ok(Prepared::Unanswered { changes, missing }),
+        };
+        let bytes = |reply: &Reply| encode(reply, message.encoding).map_err(|e| UniverseError::Internal(e.to_string()));
+        let mut reply = bytes(&outcome)?;
+        if reply.len() > MAX_REPLY {
+            changes = Changes::reading(changes.reads);
+            let text = format!("the answer has {} bytes; at most {MAX_REPLY} fit into a message", reply.len());
+            reply = bytes(&Reply::Error { error: ErrorReply::new(ErrorKind::LimitExceeded, text) })?;
+        }
+        if let Work::Post { waiting } = &message.work {
+            if let Reply::Error { error } = &outcome {
+                changes.events.push(self.failed_event(waiting, error.clone()).await?);
+            }
+            changes.delivered = Some(waiting.delivered());
+        }
+        let seen = self.inner.witness.get().and_then(|_| Seen::of(message, &changes));
+        let (marker, stored) = match inbox {
+            None if changes.is_only_reading() => return Ok(Prepared::Read { changes, reply, seen }),
+            // Nobody can ask for this reply again.
+            None => (self.fresh_marker()?, Vec::new()),
+            Some(key) => {
+                let stored = Stored { digest: message.digest, reply: reply.clone(), at: self.now() };
+                let stored = encode(&stored, Encoding::MessagePack);
+                (key.clone(), stored.map_err(|e| UniverseError::Internal(e.to_string()))?)
+            }
+        };
+        changes.cause = Some(cause(message));
+        Ok(Prepared::Write { changes, reply, seen, marker, stored })
+    }
+
+    /// What a message hears that has lost against others as often as it may.
+    pub(super) async fn contended(
+        &self,
+        stale: &[Key],
+        read: &[(ObjectId, Option<Rev>)],
+    ) -> Result<UniverseError, UniverseError> {
+        let conflict = self.conflict(stale, read).await?;
+        Ok(UniverseError::Contended { attempts: ATTEMPTS, conflict })
     }
 
     /// Names what a message lost against: object, slot and the other message.
@@ -272,7 +333,12 @@ impl Universe {
         }
     }
 
-    async fn attempt(&self, message: &Message, outcomes: &[Outcome]) -> Result<Attempt, UniverseError> {
+    async fn attempt(
+        &self,
+        message: &Message,
+        outcomes: &[Outcome],
+        view: &View<'_>,
+    ) -> Result<Attempt, UniverseError> {
         match &message.work {
             Work::Send { send, made } => {
                 let call = Call {
@@ -281,17 +347,17 @@ impl Universe {
                     arguments: send.arguments.clone(),
                 };
                 let turn = Turn::new(&call, Limits::default(), self.seed(message)?)?;
-                self.attempt_turn(message, turn, outcomes, made.clone()).await
+                self.attempt_turn(message, turn, (outcomes, view), made.clone()).await
             }
             Work::Eval { source, made } => {
                 let turn = Turn::eval(message.object, source, Limits::default(), self.seed(message)?)?;
-                self.attempt_turn(message, turn, outcomes, made.clone()).await
+                self.attempt_turn(message, turn, (outcomes, view), made.clone()).await
             }
             Work::CreateMethod { name, source } => self.attempt_create_method(message.object, name, source).await,
             Work::Post { waiting } => {
                 let limits = Limits { hops: waiting.envelope.hops, ..Limits::default() };
                 let turn = Turn::of_post(&waiting.envelope.post, limits, self.seed(message)?)?;
-                self.attempt_turn(message, turn, outcomes, None).await
+                self.attempt_turn(message, turn, (outcomes, view), None).await
             }
             Work::Undo { slot } => self.attempt_undo(message.object, slot).await,
             Work::Apply { name, apply } => self.attempt_apply(name, apply).await,
@@ -329,13 +395,13 @@ impl Universe {
         &self,
         message: &Message,
         mut turn: Turn,
-        outcomes: &[Outcome],
+        (outcomes, view): (&[Outcome], &View<'_>),
         made: Option<Made>,
     ) -> Result<Attempt, UniverseError> {
         outcomes.iter().for_each(|(key, answer)| turn.supply_outcome(*key, answer.clone()));
         let now = posts::now();
         turn = turn.starting_at(now);
-        let ended = View::new(self).end(&mut turn, message.authority, message.object).await?;
+        let ended = view.end(&mut turn, message.authority, message.object).await?;
         let mut changes = Changes::reading(turn.reads());
         let transcript = turn.transcript();
         let reply = match ended {
@@ -350,7 +416,7 @@ impl Universe {
                 changes.cancelled = effects.cancelled;
                 changes.writes = effects.writes;
                 if let Work::Send { send, .. } = &message.work {
-                    self.require(&mut changes, send.arguments.iter().flat_map(render::named).collect()).await?;
+                    self.require(&mut changes, send.arguments.iter().flat_map(render::named).collect(), view).await?;
                 }
                 let rev = changes.rev_after(message.object);
                 if let Some(shown) = &transcript {
@@ -371,7 +437,7 @@ impl Universe {
     }
 }
 
-fn unanswered(missing: NotUnderstood, message: &Message) -> Result<Delivery, UniverseError> {
+pub(super) fn unanswered(missing: NotUnderstood, message: &Message) -> Result<Delivery, UniverseError> {
     // A model may be asked on behalf of an object that only the turn has.
     let asker = missing.intent.filter(|_| missing.question.is_some());
     match missing.receiver.or(asker) {
@@ -413,7 +479,7 @@ fn cause(message: &Message) -> String {
 }
 
 /// Jittered: writers that met once shall not meet again.
-async fn pause(attempt: u32) {
+pub(super) async fn pause(attempt: u32) {
     let mut byte = [0; 1];
     let jitter = getrandom::fill(&mut byte).map_or(128, |()| u64::from(byte[0]));
     tokio::time::sleep(Duration::from_micros((1 << attempt.min(8)) * (50 + jitter))).await;

@@ -105,7 +105,8 @@ pub enum Ended {
 #[derive(Clone)]
 pub struct View<'a> {
     universe: &'a Universe,
-    overlay: BTreeMap<ObjectId, Arc<Record>>,
+    /// Without a revision an object has that of what is stored.
+    overlay: BTreeMap<ObjectId, (Option<Rev>, Arc<Record>)>,
 }
 
 impl<'a> View<'a> {
@@ -119,7 +120,13 @@ impl<'a> View<'a> {
 
     /// Lets the turn see `record` instead of what is stored under `id`.
     pub fn overlay(&mut self, id: ObjectId, record: Record) {
-        self.overlay.insert(id, Arc::new(record));
+        self.overlay.insert(id, (None, Arc::new(record)));
+    }
+
+    /// Lets the turn see what another turn will have left.
+    pub(super) fn after(universe: &'a Universe, left: &BTreeMap<ObjectId, (Rev, Arc<Record>)>) -> Self {
+        let overlay = left.iter().map(|(id, (rev, record))| (*id, (Some(*rev), record.clone())));
+        Self { universe, overlay: overlay.collect() }
     }
 
     pub async fn object(&self, id: ObjectId) -> Result<Option<(Rev, Arc<Record>)>, UniverseError> {
@@ -130,8 +137,9 @@ impl<'a> View<'a> {
         let inner = &self.universe.inner;
         let mut found = inner.cache.objects(ids, &inner.store, inner.keys).await?;
         for (id, found) in ids.iter().zip(&mut found) {
-            if let Some(record) = self.overlay.get(id) {
-                *found = Some((found.as_ref().map_or(1, |(rev, _)| *rev), record.clone()));
+            if let Some((rev, record)) = self.overlay.get(id) {
+                let stored = || found.as_ref().map_or(1, |(rev, _)| *rev);
+                *found = Some((rev.unwrap_or_else(stored), record.clone()));
             }
         }
         Ok(found)
