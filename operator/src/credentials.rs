@@ -71,12 +71,22 @@ impl Credentials {
             })
         };
         let anyone = "_INBOX.>".to_owned();
+        // Workers among themselves.
+        let crew = format!("{root}.v1.{universe}.wrk");
         let users = [
             user(
                 "system",
                 &self.system,
-                &[of("evt"), anyone.clone(), inbox("architect"), inbox("system"), "$JS.API.>".to_owned()],
-                &[of("cmd"), of("adm"), inbox("system")],
+                &[
+                    of("evt"),
+                    crew.clone(),
+                    of("wrk"),
+                    anyone.clone(),
+                    inbox("architect"),
+                    inbox("system"),
+                    "$JS.API.>".to_owned(),
+                ],
+                &[of("cmd"), of("adm"), crew, of("wrk"), inbox("system")],
             ),
             user(
                 "architect",

@@ -52,6 +52,15 @@ impl Handler for Ingress {
         reply
     }
 
+    /// Messages that run on objects; the rest is rare, or looks at more than one.
+    async fn shard(&self, request: &Request) -> Option<u8> {
+        let subject = Subject::parse(&request.subject).ok()?;
+        match subject.verb.as_str() {
+            "send" | "update_property" => self.universe.resolve(&subject.object).await.ok().map(|id| id.shard()),
+            _ => None,
+        }
+    }
+
     fn refuse(&self, payload: &[u8], refusal: Refusal) -> Vec<u8> {
         let error = match refusal {
             Refusal::Busy { waiting } => {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use batos_bus::Client;
+use batos_bus::{Client, Crew};
 use batos_covenant::{ErrorKind, Wire};
 
 /// Upper bounds of the histogram's buckets, in seconds.
@@ -51,7 +51,7 @@ impl Metrics {
         self.waiting.store(events as u64, Ordering::Relaxed);
     }
 
-    pub fn text(&self, bus: &Client, conflicts: u64) -> String {
+    pub fn text(&self, bus: &Client, conflicts: u64, crew: Option<&Crew>) -> String {
         let mut text = String::new();
         self.turns_into(&mut text);
         let counters = bus.counters();
@@ -67,6 +67,13 @@ impl Metrics {
             ("nats_slow_consumers_total", "counter", "Times that NATS dropped requests", counters.slow_consumers.get()),
             ("nats_refusals_total", "counter", "Publishes and subscriptions refused", counters.refusals.get()),
             ("nats_lame_ducks_total", "counter", "Servers that told of their shutdown", counters.lame_ducks.get()),
+            (
+                "workers",
+                "gauge",
+                "Workers that this one knows, itself included",
+                crew.map_or(1, |crew| crew.size() as u64),
+            ),
+            ("forwarded_total", "counter", "Requests that went to another worker", crew.map_or(0, Crew::forwarded)),
             ("busy_total", "counter", "Requests refused because too many waited", counters.busy.get()),
             ("replies_unsent_total", "counter", "Replies that could not be sent", counters.unsent_replies.get()),
         ] {

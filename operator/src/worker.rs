@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use batos_bus::{BusError, Client, Handler, Publisher, Request};
+use batos_bus::{BusError, Client, Crew, Handler, Publisher, Request};
 use batos_covenant::{AccessClass, ApplyCommand, Command, Encoding, Reply, Subject, decode, encode};
 use batos_graph::Store;
 use batos_mind::{Drafter, Mind, Policy};
@@ -58,9 +58,11 @@ impl Worker {
         let metrics = ingress.metrics.clone();
         let (stop, stopped) = watch::channel(false);
         let (stop_relay, relay_stopped) = watch::channel(false);
+        // A store in a file has one worker.
+        let crew = (!store.pipelines()).then(|| Crew::new(&bus, &root, &name, ingress.mind.worker()));
         let serving = tokio::spawn({
-            let (bus, root, ingress) = (bus.clone(), root.clone(), ingress.clone());
-            async move { batos_bus::serve(&bus, &root, &name, ingress, stopped).await }
+            let (bus, root, ingress, crew) = (bus.clone(), root.clone(), ingress.clone(), crew.clone());
+            async move { batos_bus::serve(&bus, (&root, &name), ingress, crew, stopped).await }
         });
         let housekeeper = tokio::spawn(housekeeper::run(universe.clone()));
         let relay = tokio::spawn(Relay::new(universe.clone(), publisher, root, metrics.clone()).run(relay_stopped));
@@ -75,7 +77,7 @@ impl Worker {
                     let bus = bus.clone();
                     move || bus.is_connected().then_some(()).ok_or("not connected to NATS")
                 };
-                let text = move || metrics.text(&bus, universe.conflicts());
+                let text = move || metrics.text(&bus, universe.conflicts(), crew.as_deref());
                 if let Err(error) = health::serve(address, connected, text).await {
                     tracing::error!(%address, %error, "no probe is served");
                 }

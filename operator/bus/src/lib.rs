@@ -2,12 +2,14 @@
 
 mod client;
 mod counters;
+mod crew;
 mod error;
 mod publisher;
 mod server;
 
 pub use client::{Client, INBOX_PREFIX, without_login};
 pub use counters::{Count, Counters};
+pub use crew::Crew;
 pub use error::{BusError, BusErrorKind};
 pub use publisher::{Event, Publisher};
 pub use server::{Handler, Refusal, Request, serve};

@@ -3,9 +3,15 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{HeaderMap, Message, Subscriber};
 use batos_covenant::{AccessClass, MESSAGE_ID_HEADER, SENDER_HEADER, Subject};
 use futures::StreamExt;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 
-use crate::{BusError, BusErrorKind, Client};
+use crate::{
+    BusError, BusErrorKind, Client, Crew,
+    crew::{Forwarded, SUBJECT_HEADER},
+};
 
 /// Requests that one worker carries out at the same time; more wait.
 const CONCURRENCY: usize = 256;
@@ -35,22 +41,26 @@ pub enum Refusal {
 pub trait Handler: Send + Sync + 'static {
     fn handle(&self, request: Request) -> impl Future<Output = Vec<u8>> + Send;
 
+    /// The shard whose worker has at hand what a request needs; none if any worker may as well.
+    fn shard(&self, request: &Request) -> impl Future<Output = Option<u8>> + Send;
+
     /// The reply that tells the sender of `payload` of a refusal.
     fn refuse(&self, payload: &[u8], refusal: Refusal) -> Vec<u8>;
 }
 
 /// Serves the `cmd` and `adm` subjects of one universe until `stop` turns true, then finishes what has come. Ends when
-/// the server does not let it listen.
+/// the server does not let it listen. With a `crew`, what belongs to another worker goes there.
 pub async fn serve(
     client: &Client,
-    root: &str,
-    universe: &str,
+    (root, universe): (&str, &str),
     handler: Arc<impl Handler>,
+    crew: Option<Arc<Crew>>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), BusError> {
     let service = Service {
         client: client.clone(),
         handler,
+        crew: crew.clone(),
         slots: Arc::new(Semaphore::new(CONCURRENCY)),
         places: Arc::new(Semaphore::new(CONCURRENCY + WAITING)),
     };
@@ -59,7 +69,11 @@ pub async fn serve(
     for subject in &subjects {
         subscriptions.push(subscribe(client, subject).await?);
     }
+    if let Some(crew) = &crew {
+        subscriptions.push(crew.requests().await?);
+    }
     client.barrier().await?;
+    let meeting = crew.clone().map(|crew| tokio::spawn(async move { crew.meet().await }));
     let mut messages = futures::stream::select_all(subscriptions);
     loop {
         let message = tokio::select! {
@@ -69,6 +83,10 @@ pub async fn serve(
         };
         let Some(message) = message else { break };
         service.accept(message).await;
+    }
+    meeting.iter().for_each(JoinHandle::abort);
+    if let Some(crew) = &crew {
+        crew.leave().await;
     }
     // NATS sends what comes from now on to other workers; what it has sent here is carried out here.
     for subscription in messages.iter_mut() {
@@ -88,6 +106,7 @@ pub async fn serve(
 struct Service<H> {
     client: Client,
     handler: Arc<H>,
+    crew: Option<Arc<Crew>>,
     slots: Arc<Semaphore>,
     places: Arc<Semaphore>,
 }
@@ -106,27 +125,49 @@ impl<H: Handler> Service<H> {
             return;
         };
         let (handler, client, slots) = (self.handler.clone(), self.client.clone(), self.slots.clone());
+        let crew = self.crew.clone();
         tokio::spawn(async move {
             let _place = place;
-            let Ok(_slot) = slots.acquire().await else { return };
             let header = |name| header(message.headers.as_ref(), name);
+            // Only another worker may name another subject.
+            let forwarded =
+                crew.as_ref().filter(|crew| crew.is_mine(&message.subject)).and_then(|_| header(SUBJECT_HEADER));
+            let is_forwarded = forwarded.is_some();
             let request = Request {
-                subject: message.subject.to_string(),
+                subject: forwarded.unwrap_or_else(|| message.subject.to_string()),
                 sender: header(SENDER_HEADER),
                 id: header(MESSAGE_ID_HEADER),
                 payload: message.payload.to_vec(),
             };
+            // Waiting for another worker takes no slot: two that wait for each other's would wait for ever.
+            if let Some(crew) = crew.filter(|_| !is_forwarded)
+                && let Some(owner) = handler.shard(&request).await.and_then(|shard| crew.owner(shard))
+            {
+                match crew.forward(&owner, &message).await {
+                    Forwarded::NotTaken => {}
+                    Forwarded::Answered(reply) => return answer(&client, reply_to, reply).await,
+                    Forwarded::Lost(error) => {
+                        tracing::warn!(owner, error, "another worker did not answer; the sender will repeat");
+                        return;
+                    }
+                }
+            }
+            let Ok(_slot) = slots.acquire().await else { return };
             let mut reply = handler.handle(request).await;
             let largest = client.nats.server_info().max_payload;
             if reply.len() > largest {
                 client.counters().unsent_replies.add(1);
                 reply = handler.refuse(&message.payload, Refusal::TooLarge { bytes: reply.len(), largest });
             }
-            if let Err(error) = client.nats.publish(reply_to, reply.into()).await {
-                client.counters().unsent_replies.add(1);
-                tracing::warn!(%error, "reply could not be sent; the sender will repeat");
-            }
+            answer(&client, reply_to, reply).await;
         });
+    }
+}
+
+async fn answer(client: &Client, reply_to: async_nats::Subject, reply: Vec<u8>) {
+    if let Err(error) = client.nats.publish(reply_to, reply.into()).await {
+        client.counters().unsent_replies.add(1);
+        tracing::warn!(%error, "reply could not be sent; the sender will repeat");
     }
 }
 

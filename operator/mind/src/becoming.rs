@@ -75,6 +75,11 @@ impl Mind {
         Self { universe, drafter, policy: Arc::new(policy), running: Arc::default(), worker, watch }
     }
 
+    /// This process, unlike any other.
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
     /// Goes on with every becoming that a dead process left open.
     pub async fn resume(&self) -> Result<usize, UniverseError> {
         let open = open_jobs(&self.universe).await?;
