@@ -15,6 +15,10 @@ STORE = os.environ.get("BATOS_E2E_STORE")
 SEED = int(os.environ.get("BATOS_E2E_SEED") or random.randrange(1 << 32))
 
 
+# Several workers need a store that they can share.
+collect_ignore = [] if STORE and STORE.startswith("tikv:") else ["workers"]
+
+
 def pytest_report_header():
     return f"store {STORE or 'redb'}, universe {REMOTE or 'of each test'}, BATOS_E2E_SEED={SEED}"
 
