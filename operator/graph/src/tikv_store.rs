@@ -15,18 +15,31 @@
 //! - a heartbeat task outlives each transaction by up to 10 s, and dropping an active one panics: both are switched off;
 //! - a read of a key that a dead client locked gives up before the lock expires: it is repeated until then.
 //!
+//! A transaction costs five round trips, however many batches it carries: while some are under way, batches that come
+//! gather, and those that touch nothing of each other go together. What a batch expects is compared for it alone; which of
+//! them a write conflict was about is seen on the next snapshot.
+//!
 //! Every key has a prefix there. Keys begin with a hash, and TiDB, which may share the cluster, has its own under `t` and
 //! `m`, keyspaces under `x` and `r`; unistore, which the tests have for TiKV (tidb v1.1.0-beta.0.20251126), takes a key with
 //! `t` first and `r` in eleventh place for a row of TiDB and fails to read it (`insufficient bytes to decode value`).
 
-use std::{collections::BTreeMap, future::Future, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    future::Future,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tikv_client::{
     CheckLevel, KvPair, Timestamp, TimestampExt, Transaction, TransactionClient, TransactionOptions,
     transaction::{HeartbeatOption, ResolveLocksOptions},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use crate::{Batch, Committed, Expect, Key, Snapshot, Store, StoreError, Versioned};
 
@@ -45,9 +58,56 @@ const MAX_LOCKS: u32 = 256;
 /// Before every key in TiKV, and nowhere else.
 const PREFIX: &[u8] = b"batos/";
 
-/// A universe's store in a TiKV cluster. Cheap calls share one client.
+/// Transactions of one worker that are under way at once; what comes then gathers.
+const AT_ONCE: usize = 4;
+/// What goes together at most: batches, and bytes of their values.
+const TOGETHER: usize = 64;
+const TOGETHER_BYTES: usize = 1 << 20;
+/// How often batches go together that have met a write conflict, before each goes alone.
+const JOINT_TRIES: u32 = 2;
+
+/// A universe's store in a TiKV cluster. A cheap handle; all share one client.
+#[derive(Clone)]
 pub struct TikvStore {
     client: TransactionClient,
+    gathering: Arc<Mutex<Gathering>>,
+}
+
+#[derive(Default)]
+struct Gathering {
+    under_way: usize,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    batch: Batch,
+    told: oneshot::Sender<Result<Committed, StoreError>>,
+}
+
+impl Gathering {
+    /// Batches that touch nothing of each other, the first that waits among them.
+    fn next(&mut self) -> Vec<Waiting> {
+        let (mut together, mut apart, mut bytes) = (Vec::new(), VecDeque::new(), 0_usize);
+        let (mut written, mut expected) = (BTreeSet::new(), BTreeSet::new());
+        while let Some(next) = self.waiting.pop_front() {
+            let Batch { marker, expect, lock, put, delete, .. } = &next.batch;
+            let writes = || put.iter().map(|put| &put.key).chain(lock).chain(delete).chain([marker]);
+            let size: usize = put.iter().map(|put| put.bytes.len()).sum();
+            let fits = together.is_empty() || bytes.saturating_add(size) <= TOGETHER_BYTES;
+            let free = writes().all(|key| !written.contains(key) && !expected.contains(key))
+                && expect.iter().all(|expect| !written.contains(&expect.key));
+            if !fits || !free || together.len() >= TOGETHER {
+                apart.push_back(next);
+                continue;
+            }
+            written.extend(writes().cloned());
+            expected.extend(expect.iter().map(|expect| expect.key.clone()));
+            bytes = bytes.saturating_add(size);
+            together.push(next);
+        }
+        self.waiting = apart;
+        together
+    }
 }
 
 /// What a failed call means.
@@ -75,7 +135,7 @@ impl TikvStore {
             .await
             .map_err(|_| unavailable(format!("PD does not answer within {CALL:?}")))?
             .map_err(|e| unavailable(e.to_string()))?;
-        Ok(Self { client })
+        Ok(Self { client, gathering: Arc::default() })
     }
 
     async fn begin(&self) -> Result<Transaction, Failure> {
@@ -139,82 +199,105 @@ impl TikvStore {
         }
     }
 
-    /// Prewrite and commit. `Ok(None)`: what was expected does not hold, or somebody else was faster.
-    async fn attempt(&self, batch: &Batch) -> Result<Result<Committed, StoreError>, Failure> {
-        let mut transaction = self.begin().await?;
-        let wanted = batch.expect.iter().map(|expect| &expect.key).chain(batch.put.iter().map(|put| &put.key));
-        let rows = rows(&mut transaction, wanted.chain([&batch.marker])).await?;
-        let present = |key: &Key| match rows.get(key) {
-            Some(row) => Versioned::of_row(row).map(|row| Some(row.rev)),
-            None => Ok(None),
-        };
-        let mut stale = Vec::new();
-        if rows.contains_key(&batch.marker) {
-            stale.push(batch.marker.clone());
-        }
-        for expect in &batch.expect {
-            match present(&expect.key) {
-                Ok(rev) if rev == expect.rev => {}
-                Ok(_) => stale.push(expect.key.clone()),
-                Err(error) => return Ok(Err(error)),
+    /// Carries out what gathers until nothing waits.
+    async fn work(self) {
+        loop {
+            let group = {
+                let mut gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
+                let group = gathering.next();
+                if group.is_empty() {
+                    gathering.under_way -= 1;
+                    return;
+                }
+                group
+            };
+            let (batches, told): (Vec<Batch>, Vec<_>) =
+                group.into_iter().map(|Waiting { batch, told }| (batch, told)).unzip();
+            for (told, result) in told.into_iter().zip(self.together(&batches).await) {
+                let _ = told.send(result);
             }
         }
-        if !stale.is_empty() {
-            return Ok(Err(StoreError::Conflict(stale)));
-        }
-        // The first write is the primary: whether the marker is there then tells whether all is.
-        write(transaction.put(there(&batch.marker), Versioned::row(1, &batch.marker_bytes)).await)?;
-        let mut committed = Committed::default();
-        for put in &batch.put {
-            let rev = match present(&put.key) {
-                Ok(rev) => batch.rev_of(&put.key, rev),
-                Err(error) => return Ok(Err(error)),
-            };
-            write(transaction.put(there(&put.key), Versioned::row(rev, &put.bytes)).await)?;
-            committed.revs.push(rev);
-        }
-        for key in &batch.delete {
-            write(transaction.delete(there(key)).await)?;
-        }
-        let written = |key: &Key| batch.put.iter().any(|put| put.key == *key) || batch.delete.contains(key);
-        let lock: Vec<Vec<u8>> = batch.lock.iter().filter(|key| !written(key)).map(there).collect();
-        write(transaction.lock_keys(lock).await)?;
+    }
 
-        match timeout(CALL, transaction.commit()).await {
-            Ok(Ok(_)) => Ok(Ok(committed)),
+    /// Commits batches that touch nothing of each other; what becomes of each, in their order.
+    async fn together(&self, batches: &[Batch]) -> Vec<Result<Committed, StoreError>> {
+        let ranges: Vec<_> = batches.iter().flat_map(touched).map(|key| only(there(&key))).collect();
+        let mut tries = 0;
+        // What fails before the commit began has written nothing; what was undone is compared and written anew, under the
+        // same marker.
+        loop {
+            match self.waiting(&ranges, || self.attempt(batches)).await {
+                Ok(Some(results)) => return results,
+                Err(error) => return batches.iter().map(|_| Err(error.clone())).collect(),
+                Ok(None) if tries < JOINT_TRIES => tries += 1,
+                Ok(None) => break,
+            }
+        }
+        let mut results = Vec::new();
+        for batch in batches {
+            results.extend(Box::pin(self.together(std::slice::from_ref(batch))).await);
+        }
+        results
+    }
+
+    /// Prewrite and commit. What does not hold of a batch is its own affair; `Ok(None)`: somebody else was faster, and it
+    /// is not known for which of several.
+    async fn attempt(&self, batches: &[Batch]) -> Result<Option<Vec<Result<Committed, StoreError>>>, Failure> {
+        let mut transaction = self.begin().await?;
+        let wanted: Vec<Key> = batches.iter().flat_map(compared_keys).collect();
+        let rows = rows(&mut transaction, wanted.iter()).await?;
+        let mut results: Vec<_> = batches.iter().map(|batch| compared(batch, &rows)).collect();
+        let holds = || batches.iter().zip(&results).filter_map(|(batch, found)| Some((batch, found.as_ref().ok()?)));
+        let Some((first, _)) = holds().next() else { return Ok(Some(results)) };
+        for (batch, committed) in holds() {
+            // The first write is the primary: whether the first marker is there then tells whether all is.
+            write(transaction.put(there(&batch.marker), Versioned::row(1, &batch.marker_bytes)).await)?;
+            for (put, rev) in batch.put.iter().zip(&committed.revs) {
+                write(transaction.put(there(&put.key), Versioned::row(*rev, &put.bytes)).await)?;
+            }
+            for key in &batch.delete {
+                write(transaction.delete(there(key)).await)?;
+            }
+            let written = |key: &Key| batch.put.iter().any(|put| put.key == *key) || batch.delete.contains(key);
+            let lock: Vec<Vec<u8>> = batch.lock.iter().filter(|key| !written(key)).map(there).collect();
+            write(transaction.lock_keys(lock).await)?;
+        }
+        let reason = match timeout(CALL, transaction.commit()).await {
+            Ok(Ok(_)) => return Ok(Some(results)),
             Ok(Err(error)) => match failure("commit", &error) {
                 Failure::Conflict => {
                     // Locks that stay behind would hold up others until they expire.
                     if !matches!(timeout(CALL, transaction.rollback()).await, Ok(Ok(()))) {
                         tracing::debug!("locks of a lost transaction are left to expire");
                     }
-                    Ok(Err(StoreError::Conflict(batch.put.iter().map(|put| put.key.clone()).collect())))
+                    let [batch] = batches else { return Ok(None) };
+                    let lost = batch.put.iter().map(|put| put.key.clone()).collect();
+                    return Ok(Some(vec![Err(StoreError::Conflict(lost))]));
                 }
                 Failure::Locked | Failure::Orphaned | Failure::Undone(_) | Failure::Silent(_) | Failure::Other(_) => {
-                    self.settle(batch, committed, &error.to_string()).await
+                    error.to_string()
                 }
             },
-            Err(_) => self.settle(batch, committed, &format!("commit not answered within {CALL:?}")).await,
+            Err(_) => format!("commit not answered within {CALL:?}"),
+        };
+        if let Err(unknown) = self.settle(&first.marker, &reason).await? {
+            results.iter_mut().filter(|result| result.is_ok()).for_each(|result| *result = Err(unknown.clone()));
         }
+        Ok(Some(results))
     }
 
     /// An outcome that is not known: the marker tells, once the primary's lock has expired at the latest. That nothing was
     /// applied is [`Failure::Undone`].
-    async fn settle(
-        &self,
-        batch: &Batch,
-        committed: Committed,
-        reason: &str,
-    ) -> Result<Result<Committed, StoreError>, Failure> {
+    async fn settle(&self, marker: &Key, reason: &str) -> Result<Result<(), StoreError>, Failure> {
         tracing::warn!(reason, "the outcome of a commit is unknown; looking for its marker");
         let end = Instant::now() + LOCK_LIFE;
         while Instant::now() < end {
             let found = match self.begin().await {
-                Ok(mut transaction) => rows(&mut transaction, [&batch.marker].into_iter()).await,
+                Ok(mut transaction) => rows(&mut transaction, [marker].into_iter()).await,
                 Err(failure) => Err(failure),
             };
             match found {
-                Ok(found) if found.contains_key(&batch.marker) => return Ok(Ok(committed)),
+                Ok(found) if found.contains_key(marker) => return Ok(Ok(())),
                 // Readable and absent: no lock of ours is left on the primary, so nothing can be applied any more.
                 Ok(_) => return Err(Failure::Undone(reason.to_owned())),
                 Err(_) => tokio::time::sleep(POLL).await,
@@ -295,12 +378,20 @@ impl Store for TikvStore {
 
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
         batch.check_size()?;
-        let expected = batch.expect.iter().map(|expect| &expect.key);
-        let keys = expected.chain(batch.put.iter().map(|put| &put.key)).chain(&batch.lock).chain(&batch.delete);
-        let ranges: Vec<_> = keys.map(|key| only(there(key))).collect();
-        // What fails before the commit began has written nothing; what was undone is compared and written anew, under the
-        // same marker.
-        self.waiting(&ranges, || self.attempt(&batch)).await?
+        let (told, answer) = oneshot::channel();
+        let may_begin = {
+            let mut gathering = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
+            gathering.waiting.push_back(Waiting { batch, told });
+            let may_begin = gathering.under_way < AT_ONCE;
+            gathering.under_way += usize::from(may_begin);
+            may_begin
+        };
+        if may_begin {
+            // Whoever waits for a batch may give up; the others of its transaction do not.
+            tokio::spawn(self.clone().work());
+        }
+        let stopped = |_| StoreError::Unknown("the process ends".to_owned());
+        answer.await.map_err(stopped)?
     }
 
     async fn restore(&self, rows: Vec<(Key, Versioned)>, still: Option<Expect>) -> Result<(), StoreError> {
@@ -331,6 +422,35 @@ impl Store for TikvStore {
     async fn close(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// All that locks may be on.
+fn touched(batch: &Batch) -> Vec<Key> {
+    let more = batch.lock.iter().chain(&batch.delete).cloned();
+    compared_keys(batch).into_iter().chain(more).collect()
+}
+
+/// What has to be read before a batch is written.
+fn compared_keys(batch: &Batch) -> Vec<Key> {
+    let expected = batch.expect.iter().map(|expect| &expect.key);
+    expected.chain(batch.put.iter().map(|put| &put.key)).chain([&batch.marker]).cloned().collect()
+}
+
+/// The revisions that a batch's puts get, if what it expects holds.
+fn compared(batch: &Batch, rows: &BTreeMap<Key, Vec<u8>>) -> Result<Committed, StoreError> {
+    let present = |key: &Key| rows.get(key).map(|row| Versioned::rev_of_row(row)).transpose();
+    let mut stale: Vec<Key> = Vec::new();
+    stale.extend(rows.contains_key(&batch.marker).then(|| batch.marker.clone()));
+    for expect in &batch.expect {
+        if present(&expect.key)? != expect.rev {
+            stale.push(expect.key.clone());
+        }
+    }
+    if !stale.is_empty() {
+        return Err(StoreError::Conflict(stale));
+    }
+    let revs = batch.put.iter().map(|put| Ok(batch.rev_of(&put.key, present(&put.key)?)));
+    Ok(Committed { revs: revs.collect::<Result<_, StoreError>>()? })
 }
 
 fn options() -> TransactionOptions {

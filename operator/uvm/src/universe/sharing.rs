@@ -11,7 +11,7 @@ use batos_graph::{Batch, Expect, Key, ObjectId, Put, Record, Rev, StoreError};
 use tokio::sync::oneshot;
 
 use super::{
-    Delivery, Message, Outcome, Seen, Universe, UniverseError, View,
+    Delivery, Message, Outcome, Seen, Universe, UniverseError, View, Work,
     commit::{Changes, Composed},
     turns::{ATTEMPTS, Prepared, pause, unanswered},
 };
@@ -34,6 +34,8 @@ struct Waiter {
     message: Message,
     outcomes: Vec<Outcome>,
     attempts: u32,
+    /// Whether something tells that it may be a repeat.
+    looks: bool,
     told: Told,
 }
 
@@ -193,7 +195,7 @@ impl Universe {
     ) -> Result<Delivery, UniverseError> {
         let gone = || UniverseError::Store(StoreError::Unknown("whoever carried it out has stopped".to_owned()));
         let (told, mut answer) = oneshot::channel();
-        let waiter = Waiter { message: message.clone(), outcomes: outcomes.to_vec(), attempts: 0, told };
+        let waiter = Waiter { message: message.clone(), outcomes: outcomes.to_vec(), attempts: 0, looks: false, told };
         lane.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiter);
         let _turn = tokio::select! {
             biased;
@@ -217,6 +219,7 @@ impl Universe {
                 Joined::In { reply, seen, read } => members.push(Member { waiter, reply, seen, read }),
                 Joined::Ended(result) => drop(waiter.told.send(result)),
                 Joined::Apart => {
+                    waiter.looks |= self.inbox(&waiter.message).is_some_and(|inbox| group.touches(&inbox));
                     lane.put_back(waiter);
                     break;
                 }
@@ -262,6 +265,10 @@ impl Universe {
         let most = members.iter().map(|member| member.waiter.attempts).max().unwrap_or_default();
         for Member { mut waiter, read, .. } in members.into_iter().rev() {
             waiter.attempts += 1;
+            waiter.looks |= match &waiter.message.work {
+                Work::Post { waiting } => stale.contains(&waiting.key),
+                _ => self.inbox(&waiter.message).is_some_and(|inbox| stale.contains(&inbox)),
+            };
             if waiter.attempts < ATTEMPTS {
                 lane.put_back(waiter);
                 continue;
@@ -272,13 +279,13 @@ impl Universe {
     }
 
     async fn join(&self, group: &mut Group, waiter: &Waiter) -> Result<Joined, UniverseError> {
-        let Waiter { message, outcomes, .. } = waiter;
+        let Waiter { message, outcomes, looks, .. } = waiter;
         let inbox = self.inbox(message);
         if inbox.as_ref().is_some_and(|inbox| group.touches(inbox)) {
             return Ok(Joined::Apart);
         }
         let view = group.view(self);
-        let prepared = match self.prepared(message, outcomes, inbox.as_ref(), &view).await {
+        let prepared = match self.prepared(message, outcomes, (inbox.as_ref(), *looks), &view).await {
             Err(_) if !group.is_empty() => return Ok(Joined::Apart),
             other => other?,
         };

@@ -175,7 +175,7 @@ impl Universe {
         for attempt in 0..ATTEMPTS {
             let view = View::new(self);
             let (changes, reply, seen, marker, stored) =
-                match self.prepared(message, outcomes, inbox.as_ref(), &view).await? {
+                match self.prepared(message, outcomes, (inbox.as_ref(), true), &view).await? {
                     Prepared::Stored(reply) => return Ok(Delivery::Replied(reply)),
                     Prepared::Unanswered { changes, missing } => match self.is_current(&changes).await? {
                         true => return unanswered(missing, message),
@@ -226,26 +226,41 @@ impl Universe {
         Some(self.inner.keys.inbox(message.object, short))
     }
 
-    /// Runs a message on what `view` shows.
+    /// The reply of a message that was carried out before.
+    async fn earlier(&self, message: &Message, inbox: Option<&Key>) -> Result<Option<Vec<u8>>, UniverseError> {
+        match &message.work {
+            Work::Post { waiting } => Ok((!self.is_waiting(waiting).await?).then(Vec::new)),
+            _ => self.stored_reply(inbox, message).await,
+        }
+    }
+
+    /// Runs a message on what `view` shows. `looks`: whether it may be a repeat. Where that costs a round trip, the commit
+    /// finds out; what is not committed is looked up in any case.
     pub(super) async fn prepared(
         &self,
         message: &Message,
         outcomes: &[Outcome],
-        inbox: Option<&Key>,
+        (inbox, looks): (Option<&Key>, bool),
         view: &View<'_>,
     ) -> Result<Prepared, UniverseError> {
-        if let Some(reply) = self.stored_reply(inbox, message).await? {
+        if looks && let Some(reply) = self.earlier(message, inbox).await? {
             return Ok(Prepared::Stored(reply));
         }
-        if let Work::Post { waiting } = &message.work
-            && !self.is_waiting(waiting).await?
-        {
-            return Ok(Prepared::Stored(Vec::new()));
-        }
-        self.refuse_expired(message)?;
-        let (mut changes, outcome) = match self.attempt(message, outcomes, view).await? {
-            Attempt::Commit(changes, reply) => (changes, reply),
-            Attempt::NotUnderstood(changes, missing) => return Ok(Prepared::Unanswered { changes, missing }),
+        let attempt = match self.refuse_expired(message) {
+            Ok(()) => self.attempt(message, outcomes, view).await,
+            Err(expired) => Err(expired),
+        };
+        let (mut changes, outcome) = match attempt {
+            Ok(Attempt::Commit(changes, reply)) => (changes, reply),
+            other => {
+                if !looks && let Some(reply) = self.earlier(message, inbox).await? {
+                    return Ok(Prepared::Stored(reply));
+                }
+                match other? {
+                    Attempt::NotUnderstood(changes, missing) => return Ok(Prepared::Unanswered { changes, missing }),
+                    Attempt::Commit(changes, reply) => (changes, reply),
+                }
+            }
         };
         let bytes = |reply: &Reply| encode(reply, message.encoding).map_err(|e| UniverseError::Internal(e.to_string()));
         let mut reply = bytes(&outcome)?;

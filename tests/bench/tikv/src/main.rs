@@ -198,8 +198,9 @@ async fn run() -> Result<bool, Failure> {
     let turns = |workers: Vec<Universe>, clients: usize, shared: bool, seconds: f64| async move {
         let run = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
         load(clients, seconds, |client, n| {
-            let worker = workers.get(client % workers.len()).cloned();
             let object = counter(if shared { 0 } else { client });
+            // As on the bus, where a message goes to the worker that has its object's shard.
+            let worker = workers.get(usize::from(object.shard()) % workers.len()).cloned();
             let id = format!("{run} {clients} {shared} {} {client} {n} {seconds}", workers.len());
             async move { send(&worker.ok_or("no worker")?, object, increment(), Some(id)).await }
         })
