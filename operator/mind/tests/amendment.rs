@@ -77,7 +77,7 @@ async fn a_law_goes_only_when_an_architect_says_so() {
     assert!(place.told("proposal").await);
     // Another start asks nobody anew.
     worker(&place, &person, Codex::default(), Autonomy::Careful).await;
-    assert_eq!(amendments(&loose).await, [found.clone()]);
+    assert_eq!(amendments(&loose).await, std::slice::from_ref(&found));
     assert!(!makes(&loose, &place).await);
     assert_eq!(version(&loose).await, (1, closed().digest()));
 
