@@ -49,7 +49,14 @@ class Api:
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    def call(self, method, path, body=None, media="application/json"):
+    def call(self, *request, **more):
+        try:
+            return self.try_call(*request, **more)
+        except (OSError, http.client.HTTPException):  # one that was idle for long
+            del self.mine.connection
+            return self.try_call(*request, **more)
+
+    def try_call(self, method, path, body=None, media="application/json"):
         if not hasattr(self.mine, "connection"):
             self.mine.connection = self.connect()
         data = None if body is None else json.dumps(body)

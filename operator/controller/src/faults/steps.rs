@@ -3,9 +3,28 @@
 use super::*;
 use batos_covenant::ProposalState;
 
-const CRASHES: [Fault; 2] = [Fault::CrashBefore, Fault::CrashAfter];
-const REFUSALS: [Fault; 5] =
-    [Fault::Silent, Fault::Status(409), Fault::Status(410), Fault::Status(429), Fault::Status(500)];
+const FAULTS: [Fault; 7] = [
+    Fault::CrashBefore,
+    Fault::CrashAfter,
+    Fault::Silent,
+    Fault::Status(409),
+    Fault::Status(410),
+    Fault::Status(429),
+    Fault::Status(500),
+];
+
+/// What only reads: to die there is to die after the write before.
+fn reads(call: &str) -> bool {
+    ["GET", "WATCH", "models", "proposals"].iter().any(|read| call.starts_with(read))
+}
+
+/// Whatever can go wrong with a call.
+fn faults(call: &str) -> &'static [Fault] {
+    match reads(call) {
+        true => &[Fault::Silent, Fault::Status(410), Fault::Status(500)],
+        false => &FAULTS,
+    }
+}
 
 /// Whether two worlds came to the same.
 fn assert_same(world: &World, expected: &World, what: &str) {
@@ -20,7 +39,6 @@ fn assert_same(world: &World, expected: &World, what: &str) {
 /// The calls of a story at which something may go wrong: none after its last write, and of the Lease's renewals none but
 /// the first.
 fn places(calls: &[String]) -> Vec<(usize, String)> {
-    let reads = |call: &str| ["GET", "WATCH", "models", "proposals"].iter().any(|read| call.starts_with(read));
     let last = calls.iter().rposition(|call| !reads(call) && !call.contains("/leases")).unwrap();
     let mut leases = 0;
     let calls = calls.iter().take(last + 2).enumerate();
@@ -64,7 +82,7 @@ async fn each_call_of_a_beginning_may_fail_in_each_way() {
         let world = World::new(fault, None);
         pretended(&world.memory);
         wanted(&world.memory);
-        world.run_for(400).await;
+        world.run_for(300).await;
         world
     };
     let expected = story(None).await;
@@ -77,9 +95,9 @@ async fn each_call_of_a_beginning_may_fail_in_each_way() {
         assert!(steps > 0, "no step of {kind}");
     }
     assert!(places.iter().any(|(_, call)| call.starts_with("DELETE") && call.contains("pretended")), "{places:?}");
-    for fault in CRASHES.into_iter().chain(REFUSALS) {
-        for (at, call) in &places {
-            assert_same(&story(Some((*at, fault))).await, &expected, &format!("{fault:?} at call {at}, {call}"));
+    for (at, call) in &places {
+        for fault in faults(call) {
+            assert_same(&story(Some((*at, *fault))).await, &expected, &format!("{fault:?} at call {at}, {call}"));
         }
     }
 }
@@ -93,7 +111,8 @@ async fn changed(fault: Option<(usize, Fault)>, slip: Option<(usize, Slip)>) -> 
         world.memory.user_deletes("facets", "ledger");
         world.memory.user_deletes("universes", "tikv");
         world.memory.user_applies(codex("be brief"));
-        seconds(60).await;
+        // Until the facet is gone, though its engine may be silent for a minute.
+        seconds(150).await;
         world.memory.user_applies(facet("ledger", "/adapters/other"));
         world.memory.user_applies(universe("tikv", 3));
         world.memory.user_applies(pool(1));
@@ -103,7 +122,7 @@ async fn changed(fault: Option<(usize, Fault)>, slip: Option<(usize, Slip)>) -> 
         world.memory.user_deletes("prototypes", "elder");
         seconds(5).await;
         world.memory.user_applies(prototype("elder", &[], 8));
-        seconds(340).await;
+        seconds(200).await;
     };
     world.run_while(story).await;
     world
@@ -115,13 +134,10 @@ async fn each_call_of_a_change_may_fail_in_each_way() {
     expected.assert_all_ready("nothing went wrong");
     let places = places(&expected.memory.calls());
     let begun = places.iter().position(|(_, call)| call.starts_with("unload")).unwrap();
-    for fault in CRASHES.into_iter().chain(REFUSALS) {
-        for (at, call) in &places[begun.saturating_sub(4)..] {
-            assert_same(
-                &changed(Some((*at, fault)), None).await,
-                &expected,
-                &format!("{fault:?} at call {at}, {call}"),
-            );
+    for (at, call) in &places[begun.saturating_sub(4)..] {
+        for fault in faults(call) {
+            let world = changed(Some((*at, *fault)), None).await;
+            assert_same(&world, &expected, &format!("{fault:?} at call {at}, {call}"));
         }
     }
 }
@@ -152,7 +168,7 @@ async fn an_operator_that_starts_is_not_misled_by_what_was() {
 /// Nobody has a key yet, and the operator may die wherever it makes one.
 #[tokio::test(start_paused = true)]
 async fn the_key_that_decisions_are_signed_with_is_made_once() {
-    let faults = CRASHES.into_iter().chain(REFUSALS).map(Some);
+    let faults = FAULTS.into_iter().map(Some);
     for fault in std::iter::once(None).chain(faults) {
         for at in 24..40 {
             let world = World::new(fault.map(|fault| (at, fault)), None);
