@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . hack/lib.sh
-for part in leader bus drift charts snapshots kubectl proposals; do . "tests/kubernetes.d/$part.sh"; done
+for part in leader bus faults drift charts snapshots kubectl proposals; do . "tests/kubernetes.d/$part.sh"; done
 
 [[ ${1:-} == --keep ]] && keep=1 || keep=0
 work=$(mktemp -d)
@@ -153,6 +153,7 @@ kubectl delete namespace court
 test_drift
 test_roll
 test_bus
+test_faults
 
 say "facets: an adapter is loaded on the pool's pod, and unloaded when its facet goes"
 sed 's|image: .*|image: localhost/fake-vllm:test|' manifests/facets/facets.yaml | kubectl apply -f -

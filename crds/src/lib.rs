@@ -30,7 +30,7 @@ pub use model_pool::*;
 pub use proposal::*;
 pub use prototype::*;
 #[cfg(feature = "kubernetes")]
-pub use schema_check::violations;
+pub use schema_check::{violates, violations};
 pub use snapshot::*;
 #[cfg(feature = "kubernetes")]
 pub use status::*;

@@ -31,6 +31,13 @@ pub fn violations(resource: &Value) -> Vec<String> {
     found
 }
 
+/// What in a value a schema does not allow.
+pub fn violates(schema: &Value, value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    check("", schema, value, &mut found);
+    found
+}
+
 fn check(path: &str, schema: &Value, value: &Value, found: &mut Vec<String>) {
     if value.is_null() && schema.get("nullable") == Some(&Value::Bool(true)) {
         return;

@@ -103,6 +103,11 @@ pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Conditio
     conditions.iter().find(|c| c.type_ == type_)
 }
 
+/// One of those that say how the whole object stands.
+pub fn is_summary(condition: &Condition) -> bool {
+    [READY, RECONCILING, STALLED].contains(&condition.type_.as_str())
+}
+
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|c| c.status == "True")
 }

@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
     core::{DeserializeGuard, PartialObjectMeta, error_boundary::InvalidObject},
     runtime::{
         controller::Action,
@@ -36,7 +36,7 @@ use crate::{
     leader::Leadership,
     meta,
     metrics::METRICS,
-    model_pool::Engine,
+    model_pool::Engines,
     prototype::Rounds,
     universe::{ARCHITECT, Reach, logged_in},
     workload::Child,
@@ -104,7 +104,7 @@ pub struct Context {
     pub stores: Stores,
     /// The right to write, and its term.
     pub leadership: Leadership,
-    pub engine: Engine,
+    pub engines: Arc<dyn Engines>,
     pub backoff: Backoff,
     pub drift: Rounds,
     recorder: Recorder,
@@ -130,8 +130,8 @@ pub fn readable<K: Resource<DynamicType = ()> + Clone + 'static>(
     store: &Store<Guarded<K>>,
     chosen: impl Fn(&K) -> bool,
 ) -> Vec<K> {
-    let objects = store.state();
-    objects.iter().filter_map(|object| object.0.as_ref().ok()).filter(|object| chosen(object)).cloned().collect()
+    let objects = store.state_filter(|object| object.0.as_ref().is_ok_and(&chosen));
+    objects.iter().filter_map(|object| object.0.as_ref().ok()).cloned().collect()
 }
 
 /// A readable object of a store, by name.
@@ -149,7 +149,7 @@ impl Context {
         settings: Settings,
         stores: Stores,
         leadership: Leadership,
-        engine: Engine,
+        engines: Arc<dyn Engines>,
         bus: Arc<dyn Ask>,
     ) -> Self {
         let reporter = Reporter { controller: meta::MANAGER.to_owned(), instance: Some(settings.own_name.clone()) };
@@ -160,7 +160,7 @@ impl Context {
             settings,
             stores,
             leadership,
-            engine,
+            engines,
             backoff: Backoff::default(),
             bus,
             signer: OnceCell::new(),
@@ -302,6 +302,7 @@ impl Context {
     {
         let (namespace, name) = place(object)?;
         let now = condition::conditions(&report.before, &report.verdicts, object.generation, Timestamp::now());
+        let now = Vec::from_iter(now.into_iter().chain(report.rest));
         let conditions =
             serde_json::to_value(&now).map_err(|source| Error::Encode { what: name.to_owned(), source })?;
         let mut status = report.fields;
@@ -339,18 +340,29 @@ impl Context {
         Ok(())
     }
 
-    /// Tells whoever wrote an object that cannot be read. Its old status cannot be read either, so the condition's time is
-    /// that of the object's creation: a repeat then changes nothing, and wakes nobody.
+    /// Tells whoever wrote an object that cannot be read. The rest of its status stays: what it says is still so, and counts
+    /// again once the object is mended. Only a status that cannot be read itself is thrown away.
     pub async fn refuse<K>(&self, invalid: &InvalidObject) -> Result<Action, Error>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
         let object = &invalid.metadata;
         tracing::warn!(kind = %K::kind(&()), name = object.name, error = invalid.error, "unreadable");
-        let created = object.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+        let (namespace, name) = place(object)?;
+        let raw: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<K>(&()));
+        let found = bounded(format!("{name} as it is"), raw.get_opt(name)).await?;
+        let Some(mut found) = found.filter(|found| found.metadata.uid == object.uid) else {
+            return Ok(Action::await_change());
+        };
+        let old = found.data.as_object_mut().and_then(|data| data.remove("status")).unwrap_or_else(|| json!({}));
+        let before = old.get("conditions").cloned().and_then(|before| serde_json::from_value(before).ok());
+        let before: Vec<Condition> = before.unwrap_or_default();
+        let rest = before.iter().filter(|c| !condition::is_summary(c)).cloned().collect();
+        let legible = serde_json::to_value(&found).and_then(serde_json::from_value::<K>).is_ok();
+        let fields = if legible { json!({}) } else { old.clone() };
         let verdicts = vec![Verdict::bad("Invalid", &invalid.error)];
-        let before = condition::conditions(&[], &verdicts, object.generation, created);
-        let report = Report { old: Value::Null, before, fields: json!({}), verdicts };
+        let report = Report { old, before, rest, fields, verdicts };
         self.report::<K>(object, report).await.map(|()| Action::await_change())
     }
 
@@ -415,6 +427,8 @@ pub struct Report {
     /// The whole status that is there.
     pub old: Value,
     pub before: Vec<Condition>,
+    /// Conditions that stay as they are.
+    pub rest: Vec<Condition>,
     /// The kind's own fields.
     pub fields: Value,
     pub verdicts: Vec<Verdict>,
@@ -424,7 +438,7 @@ impl Report {
     /// A report that replaces `old`, whose conditions are `before`.
     pub fn new<S: Serialize>(old: Option<&S>, before: &[Condition], fields: Value, verdicts: Vec<Verdict>) -> Self {
         let old = old.and_then(|status| serde_json::to_value(status).ok()).unwrap_or_default();
-        Self { old, before: before.to_vec(), fields, verdicts }
+        Self { old, before: before.to_vec(), rest: Vec::new(), fields, verdicts }
     }
 }
 

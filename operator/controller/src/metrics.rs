@@ -2,7 +2,7 @@
 //!
 //! | name | labels | what |
 //! |---|---|---|
-//! | `batos_step_seconds` | kind, step, outcome | how long steps took: `reconcile`, `apply`, `status`, `finalizer`, `send` |
+//! | `batos_step_seconds` | kind, step, outcome | how long steps took: `reconcile`, `apply`, `status`, `finalizer`, `send`, `weave` |
 //! | `batos_api_calls_total` | verb, code | calls to the API server; code 0 is no answer |
 //! | `batos_queue_depth` | kind | objects that wait for the reconciler |
 //! | `batos_leader` | | 1 while this operator leads |

@@ -7,11 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use batos_crds::{Codex, Facet, ModelPool, Proposal, ProposalDecision, Prototype, Snapshot, Universe};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     client::ClientBuilder,
@@ -27,6 +28,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinSet,
 };
+use tower::timeout::TimeoutLayer;
 
 use crate::{
     bus::{Ask, Nats},
@@ -38,12 +40,15 @@ use crate::{
     leader::Candidate,
     meta,
     metrics::{Counting, METRICS},
-    model_pool::{self, Engine},
+    model_pool::{self, Engines, Http},
     proposal, prototype, snapshot, universe,
 };
 
 /// Reconciliations of one kind that run at once. Unbounded, the API server falls over before the operator does.
 const CONCURRENCY: u16 = 16;
+
+/// How long an answer may take to begin: a watch whose list never comes would see nothing any more. What writes has less.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who shall look again.
 #[derive(Clone)]
@@ -52,6 +57,8 @@ struct Routes {
     universes: UnboundedSender<ObjectRef<Guarded<Universe>>>,
     prototypes: UnboundedSender<ObjectRef<Guarded<Prototype>>>,
     pools: UnboundedSender<ObjectRef<Guarded<ModelPool>>>,
+    /// Pools whose adapters are to be looked at.
+    adapters: UnboundedSender<ObjectRef<Guarded<ModelPool>>>,
     facets: UnboundedSender<ObjectRef<Guarded<Facet>>>,
     snapshots: UnboundedSender<ObjectRef<Guarded<Snapshot>>>,
     codexes: UnboundedSender<ObjectRef<Guarded<Codex>>>,
@@ -68,14 +75,16 @@ pub async fn run(
 ) -> Result<(), Error> {
     let none = |error: &dyn std::error::Error| Error::Start(format!("no API server: {error}"));
     let config = Config::infer().await.map_err(|error| none(&error))?;
-    let client = ClientBuilder::try_from(config).map_err(|error| none(&error))?.with_layer(&Counting).build();
-    operate(client, Arc::new(Nats::default()), settings, ready, stop).await
+    let client = ClientBuilder::try_from(config).map_err(|error| none(&error))?;
+    let client = client.with_layer(&TimeoutLayer::new(PATIENCE)).with_layer(&Counting).build();
+    operate(client, Arc::new(Nats::default()), Arc::new(Http::new()?), settings, ready, stop).await
 }
 
-/// `run` on a given API server and bus.
+/// `run` on a given API server, bus and engines.
 pub(crate) async fn operate(
     client: Client,
     bus: Arc<dyn Ask>,
+    engines: Arc<dyn Engines>,
     settings: Settings,
     ready: Arc<AtomicBool>,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -110,6 +119,7 @@ pub(crate) async fn operate(
     let (to_universes, for_universes) = unbounded_channel();
     let (to_prototypes, for_prototypes) = unbounded_channel();
     let (to_pools, for_pools) = unbounded_channel();
+    let (to_adapters, for_adapters) = unbounded_channel();
     let (to_facets, for_facets) = unbounded_channel();
     let (to_snapshots, for_snapshots) = unbounded_channel();
     let (to_codexes, for_codexes) = unbounded_channel();
@@ -120,6 +130,7 @@ pub(crate) async fn operate(
         universes: to_universes,
         prototypes: to_prototypes,
         pools: to_pools,
+        adapters: to_adapters,
         facets: to_facets,
         snapshots: to_snapshots,
         codexes: to_codexes,
@@ -164,13 +175,14 @@ pub(crate) async fn operate(
         };
         let leadership = holder.leadership();
         tracing::info!(term = leadership.term, "this operator leads");
-        let context = Arc::new(Context::new(client, settings, stores.clone(), leadership.clone(), Engine::new()?, bus));
+        let context = Arc::new(Context::new(client, settings, stores.clone(), leadership.clone(), engines, bus));
         let controllers: Vec<BoxFuture<'static, ()>> = vec![
             control(stores.universes.clone(), for_universes, context.clone(), universe::reconcile, stop.clone())
                 .boxed(),
             control(stores.prototypes.clone(), for_prototypes, context.clone(), prototype::reconcile, stop.clone())
                 .boxed(),
             control(stores.pools.clone(), for_pools, context.clone(), model_pool::reconcile, stop.clone()).boxed(),
+            control(stores.pools.clone(), for_adapters, context.clone(), model_pool::weave, stop.clone()).boxed(),
             control(stores.facets.clone(), for_facets, context.clone(), facet::reconcile, stop.clone()).boxed(),
             control(stores.snapshots.clone(), for_snapshots, context.clone(), snapshot::reconcile, stop.clone())
                 .boxed(),
@@ -240,9 +252,10 @@ impl Watched {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
-        let config = watcher::Config::default().any_semantic().labels(labels);
+        // By pages, and the latest: an API server that has fallen behind would tell of what is no more.
+        let config = watcher::Config::default().labels(labels);
         let changes =
-            watcher(api, config).default_backoff().modify(|object| object.managed_fields_mut().clear()).reflect(writer);
+            watcher(api, config).default_backoff().modify(|object| lighten(object.meta_mut())).reflect(writer);
         let kind = K::kind(&());
         changes
             .for_each(|event| {
@@ -258,6 +271,14 @@ impl Watched {
                 std::future::ready(())
             })
             .await;
+    }
+}
+
+/// Leaves out what no plan looks at: who wrote which field, and the manifest once more.
+fn lighten(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
 }
 
@@ -299,6 +320,7 @@ impl Routes {
         self.stores.universes.state().iter().for_each(|o| enqueue(&self.universes, ObjectRef::from_obj(o.as_ref())));
         self.stores.prototypes.state().iter().for_each(|o| enqueue(&self.prototypes, ObjectRef::from_obj(o.as_ref())));
         self.stores.pools.state().iter().for_each(|o| enqueue(&self.pools, ObjectRef::from_obj(o.as_ref())));
+        self.stores.pools.state().iter().for_each(|o| enqueue(&self.adapters, ObjectRef::from_obj(o.as_ref())));
         self.stores.facets.state().iter().for_each(|o| enqueue(&self.facets, ObjectRef::from_obj(o.as_ref())));
         self.stores.snapshots.state().iter().for_each(|o| enqueue(&self.snapshots, ObjectRef::from_obj(o.as_ref())));
         self.stores.codexes.state().iter().for_each(|o| enqueue(&self.codexes, ObjectRef::from_obj(o.as_ref())));
@@ -326,15 +348,11 @@ impl Routes {
         enqueue(&self.proposals, ObjectRef::from_obj(object));
     }
 
-    /// One that cannot be read may be anybody's of its namespace.
+    /// One that cannot be read may be anybody's of its namespace, and so may one that could not be read before.
     fn codex(&self, object: &Guarded<Codex>) {
         enqueue(&self.codexes, ObjectRef::from_obj(object));
         let namespace = object.namespace();
-        let of = object.0.as_ref().ok().map(|codex| codex.spec.universe.clone());
-        let concerned = |universe: &Universe| {
-            universe.namespace() == namespace && of.as_ref().is_none_or(|name| *name == universe.name_any())
-        };
-        for universe in readable(&self.stores.universes, concerned) {
+        for universe in readable(&self.stores.universes, |universe| universe.namespace() == namespace) {
             enqueue(&self.universes, reference(&universe));
         }
     }
@@ -390,6 +408,7 @@ impl Routes {
     fn pool(&self, object: &Guarded<ModelPool>) {
         let (name, namespace) = (object.name_any(), object.namespace());
         enqueue(&self.pools, ObjectRef::from_obj(object));
+        enqueue(&self.adapters, ObjectRef::from_obj(object));
         let of_it = |facet: &Facet| facet.namespace() == namespace && facet.spec.pool == name;
         for facet in readable(&self.stores.facets, of_it) {
             enqueue(&self.facets, reference(&facet));
@@ -399,7 +418,7 @@ impl Routes {
     fn facet(&self, object: &Guarded<Facet>) {
         enqueue(&self.facets, ObjectRef::from_obj(object));
         if let Ok(facet) = &object.0 {
-            enqueue(&self.pools, named(&facet.spec.pool, facet.namespace().as_deref()));
+            enqueue(&self.adapters, named(&facet.spec.pool, facet.namespace().as_deref()));
         }
     }
 
@@ -425,6 +444,7 @@ impl Routes {
         }
         if let Some(pool) = pod.labels().get(meta::POOL) {
             enqueue(&self.pools, named(pool, namespace.as_deref()));
+            enqueue(&self.adapters, named(pool, namespace.as_deref()));
         }
     }
 }

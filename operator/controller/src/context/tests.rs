@@ -52,7 +52,7 @@ fn context() -> (Context, Server) {
             settings,
             stores,
             Leadership::of_term(1),
-            Engine::new().unwrap(),
+            Arc::new(crate::model_pool::Http::new().unwrap()),
             Arc::new(Nats::default()),
         ),
         server,
@@ -76,20 +76,28 @@ fn report(old: Option<&UniverseStatus>) -> Report {
 }
 
 #[tokio::test]
-async fn an_unreadable_object_gets_the_same_status_again_and_again() {
+async fn an_unreadable_object_is_told_so_once_and_keeps_the_rest_of_its_status() {
     let (context, mut server) = context();
+    let invalid = InvalidObject { error: "unknown field `colour`".into(), metadata: object() };
+    let live = |status: Value| {
+        json!({ "apiVersion": "batos.dev/v1alpha1", "kind": "Universe",
+            "metadata": { "name": "u", "namespace": "default", "uid": "1" }, "spec": { "colour": 1 }, "status": status })
+    };
     let served = tokio::spawn(async move {
-        let first = answer(&mut server, 200, accepted()).await;
-        (first, answer(&mut server, 200, accepted()).await)
+        let (asked, _) = answer(&mut server, 200, live(json!({ "store": "tikv://pd:2379" }))).await;
+        let (_, told) = answer(&mut server, 200, accepted()).await;
+        let (event, _) = answer(&mut server, 201, json!({})).await;
+        assert!(event.starts_with("POST /apis/events.k8s.io/"), "{event}");
+        // What it says already it is not told again.
+        answer(&mut server, 200, live(told["status"].clone())).await;
+        (asked, told)
     });
-    let mut metadata = object();
-    metadata.creation_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-    let invalid = InvalidObject { error: "unknown field `colour`".into(), metadata };
     context.refuse::<Universe>(&invalid).await.unwrap();
     context.refuse::<Universe>(&invalid).await.unwrap();
-    let ((_, first), (_, second)) = served.await.unwrap();
-    assert_eq!(first["status"]["conditions"][0]["reason"], "Invalid");
-    assert_eq!(first, second);
+    let (asked, told) = served.await.unwrap();
+    assert!(asked.starts_with("GET /apis/batos.dev/v1alpha1/namespaces/default/universes/u"), "{asked}");
+    assert_eq!(told["status"]["conditions"][0]["reason"], "Invalid");
+    assert_eq!(told["status"]["store"], "tikv://pd:2379");
 }
 
 /// Answers one request, and gives back what it was.

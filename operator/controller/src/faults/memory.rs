@@ -1,8 +1,9 @@
 //! An API server in memory, as far as the operator can tell: lists, watches, server-side apply by one manager, statuses,
-//! optimistic locking. Calls that write, and events of watches, are numbered, and one of each can go wrong.
+//! optimistic locking, finalizers, the garbage collector, the end of a namespace. Calls and events of watches are numbered,
+//! and one of each can go wrong.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     sync::{Arc, Mutex},
     task::Poll,
@@ -15,9 +16,9 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
-/// What goes wrong with one call that writes.
+/// What goes wrong with one call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
     /// The operator dies before the call has arrived.
@@ -38,6 +39,16 @@ pub enum Slip {
     Twice,
     /// It comes half a minute late, and what follows after it.
     Late,
+    /// The connection ends before it has come.
+    Cut,
+}
+
+/// From its `after`th write on an operator's calls come late, and those for the Lease never.
+#[derive(Clone, Copy)]
+pub struct Trouble {
+    pub who: &'static str,
+    pub after: usize,
+    pub late: Duration,
 }
 
 /// Collection, namespace, name.
@@ -53,8 +64,17 @@ struct State {
     /// Version, collection and event of all that happened.
     log: Vec<(u64, String, Value)>,
     late: Option<VecDeque<(String, Value)>>,
-    /// What was written, in order; events of the operator do not count.
-    writes: Vec<String>,
+    /// What was asked, in order.
+    calls: Vec<String>,
+    /// What was written and by whom, in order; events of the operator do not count.
+    writes: Vec<(&'static str, String)>,
+    trouble: Option<Trouble>,
+    /// Nothing is carried out until then.
+    down: Option<Instant>,
+    /// Who does not ask for the latest is told of this version, and of what happened since only then.
+    stale: Option<(u64, Instant)>,
+    /// Nothing new comes into the namespace.
+    ends: bool,
     fault: Option<(usize, Fault)>,
     events: usize,
     slip: Option<(usize, Slip)>,
@@ -64,6 +84,8 @@ struct State {
 pub struct Memory {
     state: Arc<Mutex<State>>,
     crash: Arc<Notify>,
+    /// Which operator asks.
+    who: &'static str,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -74,7 +96,16 @@ struct Asked {
     place: Place,
     subresource: String,
     watch: Option<u64>,
+    /// Any version of a list will do.
+    any: bool,
     body: Value,
+}
+
+impl Asked {
+    fn told(&self) -> String {
+        let method = if self.watch.is_some() { "WATCH" } else { self.method.as_str() };
+        format!("{method} {} {} {}", self.place.0, self.place.2, self.subresource)
+    }
 }
 
 impl Memory {
@@ -87,13 +118,47 @@ impl Memory {
         memory
     }
 
+    /// The same server, as this operator asks it.
+    pub fn of(&self, who: &'static str) -> Self {
+        Self { who, ..self.clone() }
+    }
+
+    pub fn troubles(&self, trouble: Trouble) {
+        self.state.lock().unwrap().trouble = Some(trouble);
+    }
+
+    /// It answers nobody for so long, and all connections end.
+    pub fn goes_down(&self, time: Duration) {
+        let mut state = self.state.lock().unwrap();
+        state.down = Some(Instant::now() + time);
+        state.watchers.clear();
+    }
+
+    pub fn version(&self) -> u64 {
+        self.state.lock().unwrap().version
+    }
+
+    /// Who starts now sees all as it was then, if it does not ask for more, and for so long.
+    pub fn lags(&self, version: u64, time: Duration) {
+        self.state.lock().unwrap().stale = Some((version, Instant::now() + time));
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.state.lock().unwrap().calls.clone()
+    }
+
+    /// Who wrote what, in order.
+    pub fn written(&self) -> Vec<(&'static str, String)> {
+        self.state.lock().unwrap().writes.clone()
+    }
+
     /// Completes when the operator is to die.
     pub async fn crashed(&self) {
         self.crash.notified().await;
     }
 
     pub fn writes(&self) -> Vec<String> {
-        self.state.lock().unwrap().writes.clone()
+        self.state.lock().unwrap().writes.iter().map(|(_, what)| what.clone()).collect()
     }
 
     /// How often something other than the Lease changed.
@@ -112,10 +177,8 @@ impl Memory {
 
     /// A user creates or changes an object.
     pub fn user_applies(&self, object: Value) {
-        let kind = object["kind"].as_str().unwrap().to_lowercase();
-        let plural = if kind.ends_with('y') { kind.replace('y', "ies") } else { format!("{kind}s") };
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        let place = (format!("/apis/batos.dev/v1alpha1/{plural}"), "default".to_owned(), name);
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let place = super::place(&super::plural(object["kind"].as_str().unwrap()), name);
         self.state.lock().unwrap().apply(&place, object);
         self.flush_late();
     }
@@ -131,24 +194,29 @@ impl Memory {
         self.state.lock().unwrap().remove(&(collection.to_owned(), namespace.to_owned(), name.to_owned()));
     }
 
-    /// A user deletes an object that has no finalizer; its children go with it.
+    /// A user deletes an object. It stays as long as it has finalizers; its children go with it.
     pub fn user_deletes(&self, plural: &str, name: &str) {
-        let mut state = self.state.lock().unwrap();
-        let place = (format!("/apis/batos.dev/v1alpha1/{plural}"), "default".to_owned(), name.to_owned());
-        let Some(uid) = state.objects.get(&place).map(|object| object["metadata"]["uid"].clone()) else { return };
-        let owned = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"] == uid;
-        let gone: Vec<Place> = state
-            .objects
-            .iter()
-            .filter(|(at, object)| **at == place || owned(object))
-            .map(|(at, _)| at.clone())
-            .collect();
-        gone.iter().for_each(|place| state.remove(place));
+        self.state.lock().unwrap().delete(&super::place(plural, name));
+        self.flush_late();
     }
 
-    /// Passes a call that writes, elsewhere than to the API server; None when it is never answered.
-    pub async fn gate<T>(&self, what: String, carry_out: impl FnOnce() -> T) -> Option<Result<T, u16>> {
-        let fault = self.state.lock().unwrap().fault(what);
+    /// A user deletes the namespace, whose content goes in this order of collections, with a pause after each. What the
+    /// operator itself needs is elsewhere.
+    pub async fn user_ends_the_namespace(&self, collections: &[String], pause: Duration) {
+        self.state.lock().unwrap().ends = true;
+        for collection in collections {
+            {
+                let mut state = self.state.lock().unwrap();
+                let of_it: Vec<Place> = state.objects.keys().filter(|place| place.0 == *collection).cloned().collect();
+                of_it.iter().for_each(|place| state.delete(place));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Passes a call, also one elsewhere than to the API server; None when it is never answered.
+    pub async fn gate<T>(&self, what: String, writes: bool, carry_out: impl FnOnce() -> T) -> Option<Result<T, u16>> {
+        let fault = self.state.lock().unwrap().fault(self.who, what, writes);
         let result = match fault {
             Some(Fault::CrashBefore) => None,
             Some(Fault::Status(code)) => return Some(Err(code)),
@@ -160,6 +228,17 @@ impl Memory {
             Some(_) => {}
         }
         None
+    }
+
+    /// How late a call comes, if it does.
+    pub fn lateness(&self, of_lease: bool) -> Option<Duration> {
+        let state = self.state.lock().unwrap();
+        let own = state.writes.iter().filter(|(who, what)| *who == self.who && !what.contains("/leases")).count();
+        match state.trouble.filter(|trouble| trouble.who == self.who && own >= trouble.after) {
+            None => Some(Duration::ZERO),
+            Some(_) if of_lease => None,
+            Some(trouble) => Some(trouble.late),
+        }
     }
 
     fn flush_late(&self) {
@@ -178,15 +257,30 @@ impl Memory {
 
     async fn answer(self, request: Request<Body>) -> Answer {
         let asked = understood(request).await;
-        let writes = asked.method != Method::GET;
-        if asked.place.0.ends_with("/events") {
-            return reply(201, &asked.body);
+        let Some(late) = self.lateness(asked.place.0.ends_with("/leases")) else { return std::future::pending().await };
+        if late.is_zero() || asked.method == Method::GET {
+            return self.carry_out(asked).await;
         }
-        if !writes {
-            return self.state.lock().unwrap().read(&asked);
+        // On its way, whatever becomes of whoever sent it.
+        let arrives = async move {
+            tokio::time::sleep(late).await;
+            self.carry_out(asked).await
+        };
+        tokio::spawn(arrives).await.unwrap()
+    }
+
+    async fn carry_out(self, asked: Asked) -> Answer {
+        if self.state.lock().unwrap().down.is_some_and(|until| Instant::now() < until) {
+            return refusal(503);
         }
-        let what = format!("{} {} {} {}", asked.method, asked.place.0, asked.place.2, asked.subresource);
-        let carried_out = self.gate(what, || self.state.lock().unwrap().write(asked)).await;
+        let of_events = asked.place.0.ends_with("/events");
+        let writes = asked.method != Method::GET && !of_events;
+        let carried_out = self.gate(asked.told(), writes, || match writes {
+            _ if of_events => reply(201, &asked.body),
+            true => self.state.lock().unwrap().write(asked),
+            false => self.state.lock().unwrap().read(&asked),
+        });
+        let carried_out = carried_out.await;
         self.flush_late();
         match carried_out {
             Some(Ok(answer)) => answer,
@@ -212,12 +306,26 @@ impl tower::Service<Request<Body>> for Memory {
 }
 
 impl State {
-    fn fault(&mut self, what: String) -> Option<Fault> {
-        self.writes.push(what);
-        match self.fault {
-            Some((at, fault)) if at + 1 == self.writes.len() => Some(fault),
-            _ => None,
+    fn fault(&mut self, who: &'static str, what: String, writes: bool) -> Option<Fault> {
+        self.calls.push(what.clone());
+        if writes {
+            self.writes.push((who, what));
         }
+        self.fault.filter(|(at, _)| at + 1 == self.calls.len()).map(|(_, fault)| fault)
+    }
+
+    /// What was there at a version.
+    fn at(&self, version: u64) -> BTreeMap<Place, Value> {
+        let mut objects = BTreeMap::new();
+        for (_, collection, event) in self.log.iter().filter(|(then, ..)| *then <= version) {
+            let text = |field: &str| event["object"]["metadata"][field].as_str().unwrap_or_default().to_owned();
+            let place = (collection.clone(), text("namespace"), text("name"));
+            match event["type"] == "DELETED" {
+                true => objects.remove(&place),
+                false => objects.insert(place, event["object"].clone()),
+            };
+        }
+        objects
     }
 
     fn read(&mut self, asked: &Asked) -> Answer {
@@ -227,22 +335,33 @@ impl State {
             let missed = self.log.iter().filter(|(version, of, _)| *version > since && of == collection);
             missed.for_each(|(_, _, event)| drop(sender.unbounded_send(event.clone())));
             self.watchers.push((collection.clone(), sender));
-            let lines = receiver.map(|event| Ok(http_body::Frame::data(Bytes::from(format!("{event}\n")))));
+            let until =
+                self.stale.filter(|(version, _)| *version <= since).map_or_else(Instant::now, |(_, until)| until);
+            let patience = futures::stream::once(tokio::time::sleep_until(until)).filter_map(async |()| None);
+            let lines = patience
+                .chain(receiver)
+                .map(|event: Value| Ok(http_body::Frame::data(Bytes::from(format!("{event}\n")))));
             return Response::new(StreamBody::new(lines).boxed_unsync());
         }
         if !name.is_empty() {
             return self.objects.get(&asked.place).map_or_else(|| refusal(404), |object| reply(200, object));
         }
         let there = |place: &Place| place.0 == *collection && (namespace.is_empty() || place.1 == *namespace);
-        let items: Vec<&Value> = self.objects.iter().filter(|(place, _)| there(place)).map(|(_, o)| o).collect();
-        let version = self.version.to_string();
+        let stale = self.stale.filter(|(_, until)| asked.any && Instant::now() < *until).map(|(version, _)| version);
+        let old = stale.map(|version| self.at(version));
+        let items: Vec<&Value> =
+            old.as_ref().unwrap_or(&self.objects).iter().filter(|(place, _)| there(place)).map(|(_, o)| o).collect();
+        let version = stale.unwrap_or(self.version).to_string();
         reply(
             200,
             &json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items }),
         )
     }
 
-    fn write(&mut self, asked: Asked) -> Answer {
+    fn write(&mut self, mut asked: Asked) -> Answer {
+        if asked.method == Method::POST {
+            asked.place.2 = asked.body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        }
         let old = self.objects.get(&asked.place).cloned();
         let sent = &asked.body["metadata"];
         let differs = |field: &str| {
@@ -250,6 +369,9 @@ impl State {
             !sent[field].is_null() && known.is_none_or(|known| known != sent[field])
         };
         match (asked.method.as_str(), &old) {
+            ("POST" | "PATCH", None) if self.ends && !asked.place.0.ends_with("/leases") => {
+                return refusal(if asked.subresource.is_empty() { 403 } else { 404 });
+            }
             ("POST", Some(_)) => return refusal(409),
             ("PUT" | "DELETE", None) => return refusal(404),
             ("DELETE", Some(old)) => {
@@ -257,7 +379,7 @@ impl State {
                 if ["uid", "resourceVersion"].iter().any(|field| seen[*field] != old["metadata"][*field]) {
                     return refusal(409);
                 }
-                self.remove(&asked.place);
+                self.delete(&asked.place);
                 return reply(
                     200,
                     &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success" }),
@@ -267,10 +389,7 @@ impl State {
             ("PATCH", _) if differs("uid") || differs("resourceVersion") => return refusal(409),
             _ => {}
         }
-        let place = match asked.method == Method::POST {
-            true => (asked.place.0, asked.place.1, sent["name"].as_str().unwrap_or_default().to_owned()),
-            false => asked.place,
-        };
+        let place = asked.place;
         match (old, asked.subresource.as_str()) {
             (Some(mut object), "status") => {
                 object["status"] = asked.body["status"].clone();
@@ -278,7 +397,11 @@ impl State {
             }
             (Some(mut object), _) if asked.body["spec"].is_null() && sent.get("finalizers").is_some() => {
                 object["metadata"]["finalizers"] = sent["finalizers"].clone();
-                reply(200, &self.put(&place, object))
+                let held = self.put(&place, object);
+                if is_leaving(&held) {
+                    self.remove(&place);
+                }
+                reply(200, &held)
             }
             (None, "status") => refusal(404),
             _ => reply(200, &self.apply(&place, asked.body)),
@@ -297,6 +420,11 @@ impl State {
                 for field in ["uid", "creationTimestamp", "resourceVersion"] {
                     object["metadata"][field] = old["metadata"][field].clone();
                 }
+                for field in ["finalizers", "deletionTimestamp"] {
+                    if let Some(value) = old["metadata"].get(field) {
+                        object["metadata"][field] = value.clone();
+                    }
+                }
                 if !old["status"].is_null() {
                     object["status"] = old["status"].clone();
                 }
@@ -308,6 +436,7 @@ impl State {
             }
         }
         let applied = self.put(place, object);
+        self.collect();
         match place.0.rsplit('/').next() {
             Some("deployments" | "statefulsets") => self.run_pods(place, applied),
             Some("jobs") if applied["status"].is_null() => self.run_job(place, applied),
@@ -335,12 +464,31 @@ impl State {
 
     /// The controller manager, which is quick here.
     fn run_pods(&mut self, place: &Place, mut workload: Value) -> Value {
-        let replicas = &workload["spec"]["replicas"];
+        let replicas = workload["spec"]["replicas"].clone();
         workload["status"] = json!({
             "observedGeneration": workload["metadata"]["generation"], "replicas": replicas, "readyReplicas": replicas,
             "updatedReplicas": replicas, "currentRevision": "1", "updateRevision": "1",
         });
-        self.put(place, workload)
+        let wanted = replicas.as_i64().unwrap_or(0);
+        let workload = self.put(place, workload);
+        let labels = &workload["spec"]["template"]["metadata"]["labels"];
+        if labels["batos.dev/pool"].is_string() {
+            let pod = |number: i64| ("/api/v1/pods".to_owned(), place.1.clone(), format!("{}-{number}", place.2));
+            for place in (0..wanted).map(pod).filter(|place| !self.objects.contains_key(place)).collect::<Vec<_>>() {
+                let address = blake3::hash(place.2.as_bytes());
+                let [a, b, c, ..] = address.as_bytes();
+                let owner = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": workload["metadata"]["name"],
+                    "uid": workload["metadata"]["uid"] });
+                let pod = json!({
+                    "apiVersion": "v1", "kind": "Pod",
+                    "metadata": { "name": place.2, "labels": labels, "ownerReferences": [owner] },
+                    "status": { "podIP": format!("10.{a}.{b}.{c}"), "conditions": [{ "type": "Ready", "status": "True" }] },
+                });
+                self.apply(&place, pod);
+            }
+            (wanted..wanted + 8).map(pod).for_each(|place| self.remove(&place));
+        }
+        workload
     }
 
     fn put(&mut self, place: &Place, mut object: Value) -> Value {
@@ -361,7 +509,30 @@ impl State {
             self.version += 1;
             object["metadata"]["resourceVersion"] = json!(self.version.to_string());
             self.emit(&place.0, json!({ "type": "DELETED", "object": object }));
+            self.collect();
         }
+    }
+
+    fn delete(&mut self, place: &Place) {
+        let Some(mut object) = self.objects.get(place).cloned() else { return };
+        object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        match is_leaving(&object) {
+            true => self.remove(place),
+            false => drop(self.put(place, object)),
+        }
+    }
+
+    /// The garbage collector, which is quick here: what has an owner goes with it.
+    fn collect(&mut self) {
+        let alive: BTreeSet<Option<&str>> =
+            self.objects.values().map(|object| object["metadata"]["uid"].as_str()).collect();
+        let orphan = |object: &Value| {
+            let owners = object["metadata"]["ownerReferences"].as_array();
+            owners.is_some_and(|owners| !owners.iter().any(|owner| alive.contains(&owner["uid"].as_str())))
+        };
+        let orphans: Vec<Place> =
+            self.objects.iter().filter(|(_, object)| orphan(object)).map(|(place, _)| place.clone()).collect();
+        orphans.iter().for_each(|place| self.remove(place));
     }
 
     fn emit(&mut self, collection: &str, event: Value) {
@@ -378,6 +549,7 @@ impl State {
             }
             Some(Slip::Late) => self.late = Some(VecDeque::new()),
             Some(Slip::Twice) => self.send(collection, &event),
+            Some(Slip::Cut) => self.watchers.retain(|(of, _)| of != collection),
             None => {}
         }
         match &mut self.late {
@@ -389,6 +561,12 @@ impl State {
     fn send(&mut self, collection: &str, event: &Value) {
         self.watchers.retain(|(of, sender)| of != collection || sender.unbounded_send(event.clone()).is_ok());
     }
+}
+
+/// Deleted, and nothing holds it.
+fn is_leaving(object: &Value) -> bool {
+    let held = object["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
+    object["metadata"]["deletionTimestamp"].is_string() && !held
 }
 
 async fn understood(request: Request<Body>) -> Asked {
@@ -406,10 +584,11 @@ async fn understood(request: Request<Body>) -> Asked {
     let value =
         |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=').map(str::to_owned));
     let watch = value("watch").map(|_| value("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0));
+    let any = watch.is_none() && value("resourceVersion").as_deref() == Some("0");
     let place = (segments[..head].join("/"), namespace, rest(head));
     let (method, subresource) = (request.method().clone(), rest(head + 1));
     let bytes = request.into_body().collect_bytes().await.unwrap();
-    Asked { method, place, subresource, watch, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+    Asked { method, place, subresource, watch, any, body: serde_json::from_slice(&bytes).unwrap_or_default() }
 }
 
 fn reply(code: u16, body: &Value) -> Answer {
@@ -419,6 +598,7 @@ fn reply(code: u16, body: &Value) -> Answer {
 
 fn refusal(code: u16) -> Answer {
     let reason = match code {
+        403 => "Forbidden",
         404 => "NotFound",
         409 => "Conflict",
         410 => "Expired",

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,8 +14,17 @@ const ASK: Duration = Duration::from_secs(5);
 /// Reading an adapter from disk and copying it to the card.
 const LOAD: Duration = Duration::from_secs(60);
 
-#[derive(Clone)]
-pub struct Engine {
+/// The engines of all pods, by address.
+pub trait Engines: Send + Sync {
+    /// Adapters that the engine on `ip` has registered, with their folders. Fails when it serves another model.
+    fn adapters<'a>(&'a self, ip: &'a str, model: &'a str) -> BoxFuture<'a, Result<BTreeMap<String, String>, String>>;
+    fn load<'a>(&'a self, ip: &'a str, adapter: &'a str, path: &'a str) -> BoxFuture<'a, Result<(), String>>;
+    /// An adapter that the engine does not know is unloaded.
+    fn unload<'a>(&'a self, ip: &'a str, adapter: &'a str) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// Over HTTP.
+pub struct Http {
     http: reqwest::Client,
 }
 
@@ -32,7 +42,7 @@ struct Model {
     parent: Option<String>,
 }
 
-impl Engine {
+impl Http {
     pub fn new() -> Result<Self, Error> {
         let http = reqwest::Client::builder()
             .connect_timeout(ASK)
@@ -40,33 +50,6 @@ impl Engine {
             .build()
             .map_err(|error| Error::Start(format!("HTTP client: {error}")))?;
         Ok(Self { http })
-    }
-
-    /// Adapters that the engine on `ip` has registered, with their folders. Fails when it serves another model.
-    pub async fn adapters(&self, ip: &str, model: &str) -> Result<BTreeMap<String, String>, String> {
-        let request = self.http.get(Self::url(ip, "models")).timeout(ASK);
-        let answer = request.send().await.map_err(|error| reason(&error))?;
-        let models: Models = answer.json().await.map_err(|error| reason(&error))?;
-        if !models.data.iter().any(|card| card.parent.is_none() && card.id == model) {
-            return Err(format!("the engine does not serve {model:?}"));
-        }
-        let adapters = models.data.into_iter().filter(|card| card.parent.is_some());
-        Ok(adapters.map(|card| (card.id, card.root.unwrap_or_default())).collect())
-    }
-
-    pub async fn load(&self, ip: &str, adapter: &str, path: &str) -> Result<(), String> {
-        let body = json!({ "lora_name": adapter, "lora_path": path });
-        self.post(ip, "load_lora_adapter", &body).await.map_err(|(_, text)| text)
-    }
-
-    /// An adapter that the engine does not know is unloaded.
-    pub async fn unload(&self, ip: &str, adapter: &str) -> Result<(), String> {
-        let body = json!({ "lora_name": adapter });
-        match self.post(ip, "unload_lora_adapter", &body).await {
-            Err((404, text)) if text.contains(adapter) => Ok(()),
-            Err((_, text)) => Err(text),
-            Ok(()) => Ok(()),
-        }
     }
 
     fn url(ip: &str, route: &str) -> String {
@@ -91,6 +74,39 @@ impl Engine {
         });
         let message = truncated(&said.unwrap_or(text), 500);
         Err((status.as_u16(), format!("{}: {message}", status.as_u16())))
+    }
+}
+
+impl Engines for Http {
+    fn adapters<'a>(&'a self, ip: &'a str, model: &'a str) -> BoxFuture<'a, Result<BTreeMap<String, String>, String>> {
+        Box::pin(async move {
+            let request = self.http.get(Self::url(ip, "models")).timeout(ASK);
+            let answer = request.send().await.map_err(|error| reason(&error))?;
+            let models: Models = answer.json().await.map_err(|error| reason(&error))?;
+            if !models.data.iter().any(|card| card.parent.is_none() && card.id == model) {
+                return Err(format!("the engine does not serve {model:?}"));
+            }
+            let adapters = models.data.into_iter().filter(|card| card.parent.is_some());
+            Ok(adapters.map(|card| (card.id, card.root.unwrap_or_default())).collect())
+        })
+    }
+
+    fn load<'a>(&'a self, ip: &'a str, adapter: &'a str, path: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let body = json!({ "lora_name": adapter, "lora_path": path });
+            self.post(ip, "load_lora_adapter", &body).await.map_err(|(_, text)| text)
+        })
+    }
+
+    fn unload<'a>(&'a self, ip: &'a str, adapter: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let body = json!({ "lora_name": adapter });
+            match self.post(ip, "unload_lora_adapter", &body).await {
+                Err((404, text)) if text.contains(adapter) => Ok(()),
+                Err((_, text)) => Err(text),
+                Ok(()) => Ok(()),
+            }
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::json;
 
-pub use engine::Engine;
+pub use engine::{Engines, Http};
 
 use crate::{
     condition::Verdict,
@@ -44,9 +44,7 @@ async fn try_reconcile(pool: &ModelPool, context: &Context) -> Result<Action, Er
         return Ok(Action::await_change());
     }
     let (namespace, name) = place(pool.meta())?;
-    let pods = context.stores.pods.state_filter(|pod| {
-        pod.namespace().as_deref() == Some(namespace) && pod.labels().get(meta::POOL).is_some_and(|p| p == name)
-    });
+    let pods = pods(pool, context);
     let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let child = workload::name(name);
     let deployment = context.stores.deployments.get(&ObjectRef::new(&child).within(namespace));
@@ -64,22 +62,41 @@ async fn try_reconcile(pool: &ModelPool, context: &Context) -> Result<Action, Er
     let before = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
     let fields = json!({ "readyReplicas": progress.ready });
     context.report::<ModelPool>(pool.meta(), Report::new(status, before, fields, vec![verdict])).await?;
-    if let Some(error) = failure {
-        return Err(error);
+    failure.map_or(Ok(Action::await_change()), Err)
+}
+
+/// Runs beside what makes the pods: an engine is looked at again and again, which writes nothing as long as all is well.
+pub async fn weave(object: Arc<Guarded<ModelPool>>, context: Arc<Context>) -> Result<Action, Error> {
+    let Ok(pool) = &object.0 else { return Ok(Action::await_change()) };
+    if pool.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
     }
+    let ended = METRICS.step("ModelPool", "weave", try_weave(pool, &context)).await;
+    context.after(object.as_ref(), ended)
+}
+
+async fn try_weave(pool: &ModelPool, context: &Context) -> Result<Action, Error> {
+    let (namespace, name) = place(pool.meta())?;
+    let pods = pods(pool, context);
+    let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let ours = |facet: &Facet| facet.namespace().as_deref() == Some(namespace) && facet.spec.pool == name;
     let facets = readable(&context.stores.facets, ours);
     match facets.is_empty() && pods.is_empty() {
         true => Ok(Action::await_change()),
-        false => weave(pool, &facets, &pods, context).await,
+        false => place_adapters(pool, &facets, &pods, context).await,
     }
 }
 
+fn pods(pool: &ModelPool, context: &Context) -> Vec<Arc<Pod>> {
+    let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+    context.stores.pods.state_filter(|pod| meta::is_labelled(pod, &namespace, meta::POOL, &name))
+}
+
 /// Brings the adapters of `facets` onto the pods, and tells each facet how it stands.
-async fn weave(pool: &ModelPool, facets: &[Facet], pods: &[&Pod], context: &Context) -> Result<Action, Error> {
+async fn place_adapters(pool: &ModelPool, facets: &[Facet], pods: &[&Pod], context: &Context) -> Result<Action, Error> {
     let mut engines = Vec::new();
     for (name, ip) in adapters::serving(pods) {
-        let models = context.engine.adapters(&ip, &pool.spec.model).await;
+        let models = context.engines.adapters(&ip, &pool.spec.model).await;
         engines.push(EnginePod { name, ip, models });
     }
     // First of all: what is loaded for a facet must be unloaded before the facet goes.
@@ -90,8 +107,8 @@ async fn weave(pool: &ModelPool, facets: &[Facet], pods: &[&Pod], context: &Cont
     let mut outcomes = Outcomes::default();
     for step in &plan.steps {
         let done = match &step.path {
-            Some(path) => context.engine.load(&step.ip, &step.adapter, path).await,
-            None => context.engine.unload(&step.ip, &step.adapter).await,
+            Some(path) => context.engines.load(&step.ip, &step.adapter, path).await,
+            None => context.engines.unload(&step.ip, &step.adapter).await,
         };
         if let Err(error) = &done {
             tracing::warn!(pod = step.pod, adapter = step.adapter, error, "engine");
