@@ -83,7 +83,10 @@ async fn what_was_removed_is_nowhere_but_in_the_history() {
         assert_eq!(failed, Some(ErrorKind::NoSuchObject));
         let method = Work::CreateMethod { name: "x".to_owned(), source: "x = ( 1 )".to_owned() };
         assert_eq!(kind(deliver(worker, id, method, None).await), Some(ErrorKind::NoSuchObject));
-        assert_eq!(kind(deliver(worker, id, Work::Undo { slot: "n".to_owned() }, None).await), Some(ErrorKind::NoSuchObject));
+        assert_eq!(
+            kind(deliver(worker, id, Work::Undo { slot: "n".to_owned() }, None).await),
+            Some(ErrorKind::NoSuchObject)
+        );
         assert_eq!(kind(worker.full_state(id, &Default::default()).await), Some(ErrorKind::NoSuchObject));
     }
     let changes = universe.history(id, Some("n"), None).await.unwrap().changes;

@@ -3,7 +3,8 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use batos_covenant::{
-    ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, RemoveCommand, Reply, SendCommand, Wire, decode, encode,
+    ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, RemoveCommand, Reply, SendCommand, Wire, decode,
+    encode,
 };
 use batos_graph::{Key, ObjectId, Place, Put, Record, Rev, StoreError};
 use serde::{Deserialize, Serialize};
