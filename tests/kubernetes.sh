@@ -151,6 +151,8 @@ diff <(echo "$before") <(versions | grep -v ^Prototype/late)
 test_leader
 kubectl delete namespace court
 test_drift
+test_deletion
+test_status
 test_roll
 test_bus
 test_faults
@@ -192,6 +194,7 @@ soon watts_are 75
 ready universe/filed
 
 test_snapshots
+test_buckets
 
 say "helm uninstall leaves what people wrote; a deleted universe takes its workers along"
 kubectl get events

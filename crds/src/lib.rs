@@ -12,6 +12,8 @@ mod model_pool;
 #[cfg(feature = "kubernetes")]
 mod proposal;
 mod prototype;
+#[cfg(all(test, feature = "kubernetes"))]
+mod released;
 mod schema;
 #[cfg(feature = "kubernetes")]
 mod schema_check;

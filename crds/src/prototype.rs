@@ -38,6 +38,7 @@ use crate::{
         printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
         validation = kube::core::Rule::new("!has(self.spec.slots) || self.spec.slots.map(s, (has(s.method) ? size(s.method) : 0) + (has(s.intent) ? size(s.intent.text) : 0)).sum() <= 196608").message("methods and intents have more than 196608 characters together: the object would not fit into a record; split it"),
         printcolumn(name = "Drift", type_ = "integer", json_path = ".status.drift"),
+        printcolumn(name = "Deletion", type_ = "string", json_path = ".spec.deletionPolicy", priority = 1),
         printcolumn(name = "Object", type_ = "string", json_path = ".status.object", priority = 1),
         printcolumn(name = "Rev", type_ = "integer", json_path = ".status.rev", priority = 1),
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -65,6 +66,18 @@ pub struct PrototypeSpec {
     /// What becomes of methods, intents and constants that the universe changed itself.
     #[serde(default)]
     pub drift: DriftPolicy,
+    /// What becomes of the object when this resource is deleted. On Kubernetes only: a file that is gone leaves its object.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// It lives on.
+    #[default]
+    Retain,
+    /// It goes too, and its traits, once nobody refers to them any more. The universe keeps their history.
+    Delete,
 }
 
 /// A change of the definition's own slot wins under each of them, and assignable data is nobody's drift.

@@ -15,6 +15,9 @@ pub(crate) const PERIOD: &str = "^[1-9][0-9]{0,4}[smhd]$";
 /// A file below a folder, never above it.
 pub(crate) const FILE: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$";
 
+/// Folders of a bucket; or none.
+pub(crate) const PREFIX: &str = "^([A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*/?)?$";
+
 fn any() -> Value {
     json!({ "x-kubernetes-preserve-unknown-fields": true, "nullable": true })
 }

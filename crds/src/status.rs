@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::S3Spec;
+
 macro_rules! status {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
@@ -31,8 +33,16 @@ macro_rules! status {
 status!(CodexStatus {});
 
 status!(UniverseStatus {
+    /// In one word; the condition `Ready` says why.
+    phase: UniversePhase,
     /// Workers that serve.
     workers_ready: i32,
+    /// Living objects, those of the image included, as the universe counted them last: at least every six hours, and every
+    /// ten minutes where that is quickly done.
+    objects: i64,
+    /// When that many were counted for the first time.
+    objects_counted: Time,
+    versions: VersionsStatus,
     /// The store that the objects are in.
     store: String,
     /// Where the universe is reached.
@@ -42,6 +52,25 @@ status!(UniverseStatus {
     /// The image that the universe is restored from, once it is chosen.
     restore: RestoreStatus,
 });
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UniversePhase {
+    /// Something has to come first: workers, an image, another resource.
+    Pending,
+    Running,
+    /// Somebody should look.
+    Failing,
+}
+
+/// What a worker says that it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionsStatus {
+    /// Version of batos.
+    pub batos: String,
+    /// Digest of the image of objects that its turns rest on.
+    pub image: String,
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -55,7 +84,11 @@ pub struct BusStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreStatus {
-    pub claim: String,
+    /// Where the image is: on this claim's volume, or in this bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Spec>,
     pub image: String,
     /// All of it is there: it is not restored again.
     #[serde(default)]
@@ -70,11 +103,11 @@ status!(SnapshotStatus {
     images: Vec<ImageStatus>,
 });
 
-/// An image on the snapshot's volume.
+/// An image on the snapshot's volume, or in its bucket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageStatus {
-    /// On the volume.
+    /// On the volume, or in the bucket after the prefix.
     #[schemars(length(max = 253))]
     pub file: String,
     /// When it was begun: the universe is in it as it was then.

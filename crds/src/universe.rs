@@ -34,6 +34,10 @@ use crate::{
         printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
         printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
         printcolumn(name = "Workers", type_ = "integer", json_path = ".status.workersReady"),
+        printcolumn(name = "Objects", type_ = "integer", json_path = ".status.objects"),
+        printcolumn(name = "Version", type_ = "string", json_path = ".status.versions.batos"),
+        printcolumn(name = "Bus", type_ = "string", json_path = ".status.conditions[?(@.type==\"BusReachable\")].status", priority = 1),
+        printcolumn(name = "StoreOK", type_ = "string", json_path = ".status.conditions[?(@.type==\"StoreReachable\")].status", priority = 1),
         printcolumn(name = "Store", type_ = "string", json_path = ".status.store", priority = 1),
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     )

@@ -29,6 +29,20 @@ build_tikv() {
   go_build "$TIKV_BIN/tikv-server" "$ROOT/tests/tikv" . -ldflags "-s -w"
 }
 
+# A server of S3's protocol that verifies signatures, from its registry; the version that it is tried with.
+S3_VERSION=0.14.1
+build_s3() {
+  S3_BIN=$BATOS_CACHE/testbed/s3s-fs-$S3_VERSION/bin
+  [[ ! -x $S3_BIN/s3s-fs ]] || return 0
+  need cargo "install Rust (https://rustup.rs)"
+  say "building s3s-fs $S3_VERSION (some minutes, once)"
+  local work
+  work=$(mktemp -d "$BATOS_CACHE/s3s-fs.XXXXXX")
+  CARGO_TARGET_DIR=$work nice cargo install --quiet --locked --debug --features binary --version "=$S3_VERSION" \
+    --root "$BATOS_CACHE/testbed/s3s-fs-$S3_VERSION" --no-track s3s-fs || { rm -rf "$work"; die "s3s-fs does not build"; }
+  rm -rf "$work"
+}
+
 build_kubernetes() {
   node_packages
   KUBE_BIN=$(built kubernetes)

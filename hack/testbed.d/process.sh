@@ -103,6 +103,7 @@ start_again() {
     etcd) wait_until 30 "answer of etcd" accepts "$(<"$BED/etcd.address")" ;;
     kube-apiserver) wait_until 60 "answer of the API server" api_ready ;;
     nats-server) wait_until 30 "answer of NATS" accepts "$(<"$BED/nats.address")" ;;
+    s3-server) wait_until 30 "answer of the S3 server" accepts "$(<"$BED/s3.address")" ;;
     tikv-server) wait_until 30 "answer of TiKV" accepts "$(<"$BED/tikv.address")" ;;
     containerd) wait_until 30 "answer of containerd" containerd_ready ;;
     kubelet) node_ready ;;

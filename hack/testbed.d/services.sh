@@ -1,4 +1,4 @@
-# The pods' bridge, NATS and TiKV. Where there is a bridge, both listen on its address: it is the same one for this
+# The pods' bridge, NATS, an S3 server and TiKV. Where there is a bridge, both listen on its address: it is the same one for this
 # machine and for pods, and nobody outside reaches it.
 
 BRIDGE=batos-testbed
@@ -32,6 +32,17 @@ nats_up() {
   start nats-server "$program" --addr "$GATEWAY" --port "$PORT" --jetstream --store_dir "$BED/nats"
   start nats-loopback "$(command -v socat)" "TCP-LISTEN:$PORT,bind=127.0.0.1,fork,reuseaddr" "TCP:$GATEWAY:$PORT"
   wait_until 30 "answer of NATS" accepts "$GATEWAY:$PORT"
+}
+
+# Its keys are of this bed only.
+s3_up() {
+  mkdir -p "$BED/s3/images"
+  free_port "$GATEWAY"
+  echo "$GATEWAY:$PORT" >"$BED/s3.address"
+  (umask 077 && openssl rand -hex 16 >"$BED/s3.secret")
+  start s3-server "$S3_BIN/s3s-fs" --host "$GATEWAY" --port "$PORT" --access-key testbed \
+    --secret-key "$(<"$BED/s3.secret")" "$BED/s3"
+  wait_until 30 "answer of the S3 server" accepts "$GATEWAY:$PORT"
 }
 
 tikv_up() {

@@ -72,6 +72,8 @@ enum Command {
     Why(approval::Why),
     /// Judges the answers of a becoming again, on the objects as they were; fails when a verdict is another one
     Replay(approval::Replay),
+    /// Shows what a universe is: its worker's version and image, how many objects it has
+    Info(client::Info),
     /// Prints events as they come
     Watch(client::Watch),
     /// Writes the universe's image, of one moment, into a file while it runs
@@ -218,6 +220,7 @@ impl Cli {
             Command::Why(why) => why.run().await,
             Command::Replay(replay) => replay.run().await,
             Command::Watch(watch) => watch.run().await,
+            Command::Info(info) => info.run().await,
             Command::Export(export) => export.run().await,
             Command::Import(import) => import.run().await,
             Command::Check(check) => check.run().await,

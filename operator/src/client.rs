@@ -13,9 +13,9 @@ use futures::StreamExt;
 
 use crate::{
     cli::{Error, Output},
-    image_file::{ImageWriter, Written, thin_out},
+    image_file::{ImageWriter, Scratch, Written, thin_out},
     progress::Progress,
-    style,
+    s3, style,
     talk::{Talk, described, message, shown, transcribed},
 };
 
@@ -224,6 +224,23 @@ impl Undo {
 
 #[derive(Args)]
 #[command(after_help = "Examples:
+  batos info
+  batos info --universe other -o json
+Objects are counted at least every six hours, and every ten minutes where that is quickly done.")]
+pub struct Info {
+    #[command(flatten)]
+    talk: Talk,
+}
+
+impl Info {
+    pub async fn run(self) -> Result<(), Error> {
+        let reply = self.talk.ask(AccessClass::Cmd, UNIVERSE, "info", &Command::Info, None).await?;
+        self.talk.print(&reply)
+    }
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
   batos watch
   batos watch account -o json    (a line of JSON for each event)
 Events are changes of state, what turns show on the Transcript, and the steps in which missing methods are made.")]
@@ -294,9 +311,11 @@ fn summary(subject: &str, event: &Wire) -> String {
   batos export monday.image
   batos import monday.image --data elsewhere    (restores it there)
   batos export images/$(date +%FT%T).image --keep 7
+  batos export s3://BUCKET/images/monday.image
+Buckets need AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and room for the image in TMPDIR.
 The universe goes on meanwhile; the image shows it as it was when the export began.")]
 pub struct Export {
-    /// File to write
+    /// File to write, or s3://BUCKET/KEY
     file: PathBuf,
     /// Removes older *.image files beside it, by their names, so that COUNT are left with this one
     #[arg(long, value_name = "COUNT")]
@@ -314,7 +333,10 @@ impl Export {
         if self.keep.is_some() && self.file.extension().is_none_or(|extension| extension != "image") {
             return Err(format!("{}: with --keep the file's name ends in .image", self.file.display()).into());
         }
-        let mut image = ImageWriter::create(&self.file, &self.talk.universe)?;
+        let object = s3::Object::at(&self.file)?;
+        let scratch = object.is_some().then(Scratch::new);
+        let file = scratch.as_ref().map_or(self.file.as_path(), Scratch::path);
+        let mut image = ImageWriter::create(file, &self.talk.universe)?;
         let mut wanted = ExportCommand::default();
         let mut progress = Progress::new("rows are written");
         loop {
@@ -328,8 +350,13 @@ impl Export {
         }
         drop(progress);
         let Written { rows, objects, bytes, digest } = image.finish()?;
-        if let Some(keep) = self.keep {
-            thin_out(&self.file, keep.get())?;
+        if let Some(object) = &object {
+            object.put(file).await?;
+        }
+        match (self.keep, &object) {
+            (Some(keep), Some(object)) => object.thin_out(keep.get()).await?,
+            (Some(keep), None) => thin_out(&self.file, keep.get())?,
+            (None, _) => {}
         }
         let (universe, file) = (&self.talk.universe, self.file.display().to_string());
         let told = serde_json::json!({

@@ -120,12 +120,42 @@ pub fn thin_out(path: &Path, keep: usize) -> Result<(), Error> {
             _ => {}
         }
     }
-    older.sort();
-    older.truncate((older.len() + 1).saturating_sub(keep));
-    for gone in older.iter().chain(&leftovers) {
+    for gone in superfluous(older, keep).iter().chain(&leftovers) {
         std::fs::remove_file(gone).map_err(|e| format!("{}: {e}", gone.display()))?;
     }
     Ok(())
+}
+
+/// Of images that are older than one, those that go so that `keep` are left with it.
+pub fn superfluous<T: Ord>(mut older: Vec<T>, keep: usize) -> Vec<T> {
+    older.sort();
+    older.truncate((older.len() + 1).saturating_sub(keep));
+    older
+}
+
+/// A file that goes with its handle: an image on its way to a bucket, or from it.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("batos-{}.image", std::process::id())))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for path in [self.0.clone(), partial(&self.0)] {
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "left behind");
+            }
+        }
+    }
 }
 
 /// An image that was read.

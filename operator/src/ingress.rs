@@ -109,6 +109,7 @@ impl Ingress {
         let fail = |e: UniverseError| e.to_reply();
         let work = match command {
             Command::Apply(apply) => Work::Apply { name: subject.object.clone(), apply },
+            Command::Remove(remove) => Work::Remove { name: subject.object.clone(), remove },
             Command::Send(send) => Work::Send { send, made: None },
             Command::Eval { source } => Work::Eval { source, made: None },
             Command::UpdateProperty { property_name, property_value } => Work::Send {
@@ -142,6 +143,7 @@ impl Ingress {
                 return encode(&reply, encoding).map_err(|e| ErrorReply::new(ErrorKind::Internal, e.to_string()));
             }
             Command::GetFullState(_)
+            | Command::Info
             | Command::List(_)
             | Command::History(_)
             | Command::Export(_)
@@ -164,7 +166,7 @@ impl Ingress {
         };
         let object = match &work {
             // The object need not be there yet; its name decides its id.
-            Work::Apply { name, .. } => {
+            Work::Apply { name, .. } | Work::Remove { name, .. } => {
                 let known = self.universe.lookup_name(name).await.map_err(fail)?;
                 known.unwrap_or_else(|| ObjectId::of_name(name))
             }
@@ -173,7 +175,7 @@ impl Ingress {
         self.deliver(Message {
             object,
             authority: match (&work, subject.class) {
-                (Work::Apply { .. }, _) => Authority::Operator,
+                (Work::Apply { .. } | Work::Remove { .. }, _) => Authority::Operator,
                 (_, AccessClass::Adm) => Authority::Architect,
                 (_, AccessClass::Cmd) => Authority::Sender,
             },
@@ -195,6 +197,7 @@ impl Ingress {
                 let after = list.after.map(|mark| bytes_of(&mark)).transpose()?;
                 to_value(&self.universe.list(after.as_deref()).await.map_err(fail)?)
             }
+            Command::Info => to_value(&self.universe.info().await.map_err(fail)?),
             Command::History(wanted) => {
                 let page = self.universe.history(resolve().await?, wanted.slot.as_deref(), wanted.before).await;
                 to_value(&page.map_err(fail)?)
@@ -460,11 +463,13 @@ fn verb_of(command: &Command) -> (&'static str, AccessClass) {
         Command::CreateMethod { .. } => ("create_method", AccessClass::Adm),
         Command::Ask(_) => ("ask", AccessClass::Adm),
         Command::Eval { .. } => ("eval", AccessClass::Adm),
+        Command::Info => ("info", AccessClass::Cmd),
         Command::List(_) => ("list", AccessClass::Cmd),
         Command::History(_) => ("history", AccessClass::Cmd),
         Command::Undo { .. } => ("undo", AccessClass::Adm),
         Command::Export(_) => ("export", AccessClass::Adm),
         Command::Apply(_) => ("apply", AccessClass::Adm),
+        Command::Remove(_) => ("remove", AccessClass::Adm),
         Command::Proposals(_) => ("proposals", AccessClass::Adm),
         Command::Approve(_) => ("approve", AccessClass::Adm),
         Command::Laws {} => ("laws", AccessClass::Cmd),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use batos_controller::cluster::{Change, Cluster, children};
-use batos_crds::{Prototype, PrototypeSpec, Resource, SlotSpec, Universe};
+use batos_crds::{Prototype, PrototypeSpec, Resource, S3Spec, SlotSpec, Universe};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 use serde_json::Value;
@@ -261,6 +261,13 @@ fn cycles(documents: &[Document]) -> Vec<String> {
     }
 }
 
+fn where_images_are(claim: Option<&str>, s3: Option<&S3Spec>) -> String {
+    match s3 {
+        Some(s3) => format!("in bucket {} at {}", s3.bucket, s3.endpoint),
+        None => format!("on claim {}", claim.unwrap_or_default()),
+    }
+}
+
 /// Kind and name, and what becomes of it.
 fn told(resource: &Resource, documents: &[Document], default_store: Option<&str>) -> (String, Vec<String>) {
     match resource {
@@ -269,9 +276,9 @@ fn told(resource: &Resource, documents: &[Document], default_store: Option<&str>
             let mut about = Vec::new();
             if let Some(from) = &universe.spec.restore_from {
                 let source = from.snapshot.as_ref().map(|snapshot| format!("of Snapshot {snapshot}"));
-                let source = source.or_else(|| from.claim.as_ref().map(|claim| format!("on claim {claim}")));
+                let source = source.unwrap_or_else(|| where_images_are(from.claim.as_deref(), from.s3.as_ref()));
                 let image = from.image.as_deref().unwrap_or("the last image");
-                about.push(format!("first restored from {image} {}", source.unwrap_or_default()));
+                about.push(format!("first restored from {image} {source}"));
             }
             let mut object = Universe::new(name, universe.spec.clone());
             object.metadata.namespace.clone_from(&universe.metadata.namespace);
@@ -310,7 +317,8 @@ fn told(resource: &Resource, documents: &[Document], default_store: Option<&str>
             let spec = &snapshot.spec;
             let often =
                 spec.every.as_ref().map_or("once".to_owned(), |every| format!("every {every}, {} stay", spec.keep));
-            let about = format!("images of universe {} on claim {}, {often}", spec.universe, spec.claim);
+            let place = where_images_are(spec.claim.as_deref(), spec.s3.as_ref());
+            let about = format!("images of universe {} {place}, {often}", spec.universe);
             (format!("Snapshot {}", snapshot.metadata.name), vec![about])
         }
         Resource::ModelPool(pool) => {

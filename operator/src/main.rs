@@ -22,6 +22,11 @@ mod operator;
 mod progress;
 mod relay;
 mod repl;
+#[cfg(feature = "kubernetes")]
+mod s3;
+#[cfg(not(feature = "kubernetes"))]
+#[path = "s3_none.rs"]
+mod s3;
 mod store;
 mod style;
 mod talk;

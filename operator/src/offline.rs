@@ -9,9 +9,9 @@ use serde_json::json;
 
 use crate::{
     cli::{Error, Output},
-    image_file,
+    image_file::{self, Scratch},
     progress::{Progress, patiently},
-    store,
+    s3, store,
 };
 
 /// Which store.
@@ -53,7 +53,7 @@ impl Stopped {
 Then run it: batos up -f manifests/quickstart --data elsewhere
 What is cut off is gone on with when the same image is imported once more; until then nobody opens it.")]
 pub struct Import {
-    /// Image that `batos export` wrote
+    /// Image that `batos export` wrote: a file, or s3://BUCKET/KEY
     file: PathBuf,
     /// Name of the restored universe [default: as in the image]
     #[arg(long, short)]
@@ -67,8 +67,14 @@ pub struct Import {
 
 impl Import {
     pub async fn run(self) -> Result<(), Error> {
+        let object = s3::Object::at(&self.file)?;
+        let scratch = object.is_some().then(Scratch::new);
+        let file = scratch.as_ref().map_or(self.file.as_path(), Scratch::path).to_owned();
+        if let Some(object) = &object {
+            object.get(&file).await?;
+        }
         // Once for its digest and its version: nothing is written of a damaged image, or of a newer batos'.
-        let image = image_file::read(&self.file, |rows| Ok(rows.iter().try_for_each(universe::admit_row)?))?;
+        let image = image_file::read(&file, |rows| Ok(rows.iter().try_for_each(universe::admit_row)?))?;
         let (name, rows) = (self.universe.unwrap_or(image.universe), image.rows);
         let store = self.stopped.open().await?;
         let restoring = Restoring::begin(store.as_ref(), &name, &image.digest, self.once.as_deref()).await;
@@ -83,7 +89,6 @@ impl Import {
             return Ok(store.close().await?);
         };
         let (pages, mut read) = tokio::sync::mpsc::channel(4);
-        let file = self.file.clone();
         let reader = tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(page).map_err(|_| Error::from("the store does not take more"));
             image_file::read(&file, send)

@@ -45,3 +45,33 @@ YAML
   kubectl delete universe guarded locked
   kubectl delete prototype guarded-lamp
 }
+
+condition_is() { [[ $(kubectl get universe "$1" -o jsonpath="{.status.conditions[?(@.type=='$2')].status}") == "$3" ]]; }
+status_of() { kubectl get universe "$1" -o jsonpath="{.status.$2}"; }
+has_counted() { (($(status_of "$1" objects) > 50)); }
+
+# What a universe says of itself; and how its bus and its store are, from here on the ground that is pulled from under it.
+test_status() {
+  say "a universe's status tells of objects, versions, bus and store"
+  soon condition_is quickstart BusReachable True
+  soon condition_is quickstart StoreReachable True
+  is "the workers' version" "$("$CARGO_TARGET_DIR/debug/batos" --version | awk '{print $2}')" "$(status_of quickstart versions.batos)"
+  soon has_counted quickstart
+  kubectl get universes -o wide
+  "$CARGO_TARGET_DIR/debug/batos" info --nats "$BATOS_TESTBED_NATS"
+
+  say "without NATS, and without TiKV, it says so, and recovers by itself"
+  hack/testbed kill nats-server
+  says universe/quickstart BusUnreachable
+  condition_is quickstart BusReachable False
+  is "phase" Failing "$(status_of quickstart phase)"
+  hack/testbed start nats-server
+  ready universe/quickstart
+  hack/testbed tikv kill
+  says universe/quickstart StoreUnreachable
+  condition_is quickstart StoreReachable False
+  kubectl get universe quickstart -o jsonpath='{.status.conditions[0].message}{"\n"}'
+  hack/testbed tikv start
+  ready universe/quickstart
+  is "phase" Running "$(status_of quickstart phase)"
+}

@@ -58,3 +58,46 @@ test_roll() {
   ((sent > 0)) || die "the roll was over before a message came"
   is "messages carried out" "$sent" "$(send tally count)"
 }
+
+has_gone() { ! kubectl get prototype "$1" >/dev/null 2>&1; }
+is_unknown() { { send "$1" n 2>&1 || true; } | grep -q "no object"; }
+
+test_deletion() {
+  say "a prototype's object stays, or goes with it"
+  local n='slots: [{ name: n, value: 7 }]'
+  prototype kept quickstart "  $n" | kubectl apply -f -
+  prototype root quickstart "  deletionPolicy: Delete
+  $n" | kubectl apply -f -
+  prototype leaf quickstart '  deletionPolicy: Delete
+  parents: [root]' | kubectl apply -f -
+  ready prototype/kept prototype/root prototype/leaf
+  kubectl delete prototype kept --timeout=30s
+  is "an object whose resource is gone" 7 "$(send kept n)"
+
+  say "not while another delegates to it, and then by itself"
+  kubectl delete prototype root --wait=false
+  says prototype/root InUse
+  kubectl get prototype root -o jsonpath='{.status.conditions[?(@.type=="Ready")].message}{"\n"}' | grep 'traits leaf'
+  kubectl get events --field-selector involvedObject.name=root,reason=InUse | grep root
+  is "what it answers meanwhile" 7 "$(send leaf n)"
+  kubectl delete prototype leaf --timeout=60s
+  soon has_gone root
+  soon is_unknown root
+  prototype root quickstart '  slots: [{ name: n, value: 8 }]' | kubectl apply -f -
+  ready prototype/root
+  is "another of its name" 8 "$(send root n)"
+
+  say "a universe that is gone, or is given up, holds nothing up"
+  printf 'apiVersion: batos.dev/v1alpha1\nkind: Universe\nmetadata: { name: brief }\nspec: { workers: { replicas: 0 } }\n' | kubectl apply -f -
+  local name
+  for name in waits given; do
+    prototype "$name" brief '  deletionPolicy: Delete' | kubectl apply -f -
+    says "prototype/$name" UniverseNotReady
+    kubectl delete prototype "$name" --wait=false
+  done
+  kubectl patch prototype given --type=merge --patch '{"spec": {"deletionPolicy": "Retain"}}'
+  soon has_gone given
+  kubectl get prototype waits
+  kubectl delete universe brief
+  soon has_gone waits
+}

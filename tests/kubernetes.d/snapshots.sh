@@ -80,3 +80,68 @@ YAML
   kubectl delete universe early copy vault
   kubectl delete snapshot --all
 }
+
+# The server verifies signatures.
+test_buckets() {
+  say "images in a bucket"
+  local bucket="endpoint: \"$BATOS_TESTBED_S3\", bucket: images, prefix: backups/batos" first wrong blob i
+  kubectl create secret generic bucket --from-literal=accessKeyId=testbed --from-literal=secretAccessKey="$BATOS_TESTBED_S3_SECRET"
+  kubectl create secret generic stranger --from-literal=accessKeyId=testbed --from-literal=secretAccessKey=guessed
+  send ledger total: 51
+  resource Snapshot far "{ universe: quickstart, s3: { $bucket, credentialsSecret: bucket } }" | kubectl apply -f -
+  ready snapshot/far
+  kubectl get snapshot far -o jsonpath='{.status.images[0]}{"\n"}'
+  first=$(images far)
+  [[ -s $BATOS_TESTBED_DIR/s3/images/backups/batos/$first ]] || die "no image in the bucket"
+  send ledger total: 52
+  resource Universe fetched '{ restoreFrom: { snapshot: far } }' | kubectl apply -f -
+  resource Universe named "{ restoreFrom: { s3: { $bucket, credentialsSecret: bucket }, image: $first }, store: { tikv: { endpoints: [\"${BATOS_TIKV#tikv://}\"] } } }" | kubectl apply -f -
+  ready universe/fetched universe/named
+  is "a total from the bucket, in a file" 51 "$(total fetched)"
+  is "a total from the bucket, on TiKV" 51 "$(total named)"
+
+  say "a schedule keeps the last images there"
+  resource Snapshot always "{ universe: quickstart, every: 4s, keep: 2, s3: { $bucket, credentialsSecret: bucket } }" | kubectl apply -f -
+  soon has_images always 2
+  first=$(images always)
+  soon has_moved_on always "${first%% *}"
+  kubectl patch snapshot always --type=merge --patch '{"spec": {"every": "1d"}}'
+  objects() { find "$BATOS_TESTBED_DIR/s3/images/backups/batos/always" -name '*.image' | wc -l; }
+  has_objects() { (($(objects) == $1)); }
+  soon has_objects 2
+
+  say "a large image goes in parts"
+  prototype bulk quickstart '  slots: [{ name: x, value: 0 }]' | kubectl apply -f -
+  ready prototype/bulk
+  blob=$(head -c 120000 /dev/zero | tr '\0' x)
+  # What was overwritten is in the image too.
+  for i in {1..150}; do send bulk x: "$i$blob" >/dev/null; done
+  (
+    export AWS_ENDPOINT_URL=$BATOS_TESTBED_S3 AWS_ACCESS_KEY_ID=testbed AWS_SECRET_ACCESS_KEY=$BATOS_TESTBED_S3_SECRET
+    batos=$CARGO_TARGET_DIR/debug/batos
+    "$batos" export s3://images/large.image --nats "$BATOS_TESTBED_NATS"
+    (($(stat -c %s "$BATOS_TESTBED_DIR/s3/images/large.image") > 16 << 20))
+    "$batos" import s3://images/large.image --store "redb://$work/large.redb"
+    "$batos" check --store "redb://$work/large.redb"
+    if AWS_SECRET_ACCESS_KEY=guessed "$batos" import s3://images/large.image --store "redb://$work/none.redb" 2>"$work/refused"; then
+      die "a wrong key was good"
+    fi
+  )
+  grep -F SignatureDoesNotMatch "$work/refused"
+
+  say "what is wrong with a bucket is said, and no key is told"
+  resource Snapshot foreign "{ universe: quickstart, s3: { $bucket, credentialsSecret: stranger } }" | kubectl apply -f -
+  says snapshot/foreign ExportFailed
+  kubectl get snapshot foreign -o jsonpath='{.status.conditions[0].message}{"\n"}' | grep -F SignatureDoesNotMatch
+  for wrong in "{ universe: quickstart }" "{ universe: quickstart, claim: images, s3: { $bucket, credentialsSecret: bucket } }"; do
+    if resource Snapshot wrong "$wrong" | kubectl apply -f - 2>"$work/refused"; then die "a snapshot of $wrong was accepted"; fi
+    grep 'give one of claim and s3' "$work/refused"
+  done
+  {
+    kubectl get universes,snapshots,jobs,pods,configmaps,events -o yaml
+    kubectl get pods -o name | xargs -n 1 kubectl logs --all-containers
+  } >"$work/told" 2>&1
+  if grep -e "$BATOS_TESTBED_S3_SECRET" -e X-Amz-Signature "$work/told"; then die "a key was told"; fi
+  kubectl delete universe fetched named
+  kubectl delete snapshot --all
+}

@@ -26,13 +26,13 @@ fn a_bad_file_is_refused_with_its_line() {
             "a restore from two places",
             UNIVERSE.replace("spec: {}", "spec:\n  restoreFrom:\n    snapshot: s\n    claim: c"),
             7,
-            "one of snapshot and claim",
+            "one of snapshot, claim and s3",
         ),
         (
             "a restore from somewhere on a volume",
             UNIVERSE.replace("spec: {}", "spec:\n  restoreFrom:\n    claim: c"),
             7,
-            "give the image on it",
+            "give the image there",
         ),
         (
             "images for ever",

@@ -15,6 +15,9 @@ pub trait Ask: Send + Sync {
         subject: &'a Subject,
         command: &'a Command,
     ) -> BoxFuture<'a, Result<Reply, String>>;
+
+    /// Whether the server can be talked to now.
+    fn reaches<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// Over NATS; one connection a server.
@@ -50,6 +53,15 @@ impl Ask for Nats {
         Box::pin(async move {
             let client = self.connected(url).await?;
             client.request(subject, command, None).await.map_err(|error| error.to_string())
+        })
+    }
+
+    fn reaches<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            match self.connected(url).await?.is_connected() {
+                true => Ok(()),
+                false => Err(format!("NATS at {} is lost", batos_bus::without_login(url))),
+            }
         })
     }
 }

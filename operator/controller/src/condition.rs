@@ -10,6 +10,10 @@ pub const READY: &str = "Ready";
 const RECONCILING: &str = "Reconciling";
 /// Somebody should look; only there while it is so.
 const STALLED: &str = "Stalled";
+/// A Universe's bus takes the operator's questions.
+pub const BUS_REACHABLE: &str = "BusReachable";
+/// A Universe's workers reach its store.
+pub const STORE_REACHABLE: &str = "StoreReachable";
 /// A Prototype's slots are as the definition has them.
 pub const IN_SYNC: &str = "InSync";
 /// A Facet has a pod.

@@ -38,7 +38,7 @@ use crate::{
     metrics::METRICS,
     model_pool::Engines,
     prototype::Rounds,
-    universe::{ARCHITECT, Reach, logged_in},
+    universe::{ARCHITECT, Pulses, Reach, logged_in},
     workload::Child,
 };
 
@@ -64,7 +64,7 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// The pause after which a universe is asked again what it changed itself.
     pub drift_check: Duration,
-    /// The pause after which a universe is asked again what waits for a person.
+    /// The pause after which a universe is asked again what waits for a person, and how it is.
     pub proposal_check: Duration,
     /// Absent: ProposalDecisions are refused.
     pub decisions: Option<Decisions>,
@@ -107,6 +107,7 @@ pub struct Context {
     pub engines: Arc<dyn Engines>,
     pub backoff: Backoff,
     pub drift: Rounds,
+    pub pulses: Pulses,
     recorder: Recorder,
     bus: Arc<dyn Ask>,
     signer: OnceCell<Signer>,
@@ -156,6 +157,7 @@ impl Context {
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             drift: Rounds::new(settings.drift_check),
+            pulses: Pulses::new(settings.proposal_check),
             client,
             settings,
             stores,
@@ -175,13 +177,22 @@ impl Context {
         subject: &Subject,
         command: &Command,
     ) -> Result<Reply, String> {
-        let url = match &reach.credentials {
-            Some(secret) => logged_in(&reach.url, ARCHITECT, &self.password(namespace, secret).await?),
-            None => reach.url.clone(),
-        };
+        let url = self.url(namespace, reach).await?;
         match self.leadership.lasts() {
             true => self.bus.ask(&url, subject, command).await,
             false => Err(Error::Deposed.to_string()),
+        }
+    }
+
+    /// Whether a universe's bus can be talked to now.
+    pub async fn reaches(&self, namespace: &str, reach: &Reach) -> Result<(), String> {
+        self.bus.reaches(&self.url(namespace, reach).await?).await
+    }
+
+    async fn url(&self, namespace: &str, reach: &Reach) -> Result<String, String> {
+        match &reach.credentials {
+            Some(secret) => Ok(logged_in(&reach.url, ARCHITECT, &self.password(namespace, secret).await?)),
+            None => Ok(reach.url.clone()),
         }
     }
 
@@ -268,13 +279,13 @@ impl Context {
         }
     }
 
-    /// Sets or drops the operator's finalizer. The uid keeps a new object of the same name out.
-    pub async fn hold<K>(&self, object: &ObjectMeta, held: bool) -> Result<(), Error>
+    /// Sets or drops the operator's finalizer of this kind. The uid keeps a new object of the same name out.
+    pub async fn hold<K>(&self, object: &ObjectMeta, finalizer: &str, held: bool) -> Result<(), Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
     {
         let (namespace, name) = place(object)?;
-        let finalizers: &[&str] = if held { &[meta::UNLOAD] } else { &[] };
+        let finalizers: &[&str] = if held { &[finalizer] } else { &[] };
         let patch = json!({
             "apiVersion": K::api_version(&()), "kind": K::kind(&()),
             "metadata": { "name": name, "uid": object.uid, "finalizers": finalizers },

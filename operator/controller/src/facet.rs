@@ -30,7 +30,7 @@ async fn try_reconcile(facet: &Facet, context: &Context) -> Result<Action, Error
     }
     // With the pool its pods went, and with them all that was loaded.
     if facet.meta().finalizers.iter().flatten().any(|finalizer| finalizer == meta::UNLOAD) {
-        context.hold::<Facet>(facet.meta(), false).await?;
+        context.hold::<Facet>(facet.meta(), meta::UNLOAD, false).await?;
     }
     if facet.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());

@@ -1,11 +1,13 @@
 //! Jobs of our own image: what they look like, and how they end.
 
+use batos_crds::S3Spec;
 use k8s_openapi::{
     api::{
         batch::v1::{Job, JobSpec},
         core::v1::{
-            Container, ContainerStateTerminated, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, Pod,
-            PodSpec, PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
+            Container, ContainerStateTerminated, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+            PersistentVolumeClaimVolumeSource, Pod, PodSpec, PodTemplateSpec, ResourceRequirements, SecretKeySelector,
+            Volume, VolumeMount,
         },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -15,14 +17,14 @@ use kube::{Resource, ResourceExt};
 use crate::{
     context::Settings,
     meta,
-    universe::quantities,
+    universe::{port_of, quantities},
     workload::{restricted_container, restricted_pod, trouble, unscheduled},
 };
 
 /// Where a container leaves what the operator shall know.
 pub const REPORT: &str = "/dev/termination-log";
 /// Where images are mounted.
-pub const IMAGES: &str = "/images";
+const IMAGES: &str = "/images";
 /// Tries before a Job has failed, after the first.
 const RETRIES: i32 = 4;
 /// Seconds that a Job stays when it has ended. One whose end was not taken down is then made again.
@@ -33,6 +35,66 @@ pub struct Mount<'a> {
     pub claim: &'a str,
     pub path: &'a str,
     pub read_only: bool,
+}
+
+/// Where images are.
+#[derive(Debug, Clone, Copy)]
+pub enum Images<'a> {
+    Claim(&'a str),
+    Bucket(&'a S3Spec),
+}
+
+impl<'a> Images<'a> {
+    /// A resource names one of them.
+    pub fn of(claim: Option<&'a str>, s3: Option<&'a S3Spec>) -> Self {
+        s3.map_or(Self::Claim(claim.unwrap_or_default()), Self::Bucket)
+    }
+
+    /// An image there, as the command line takes it.
+    pub fn path(self, image: &str) -> String {
+        match self {
+            Self::Claim(_) => format!("{IMAGES}/{image}"),
+            Self::Bucket(s3) => s3.url(image),
+        }
+    }
+
+    pub fn mount(self, read_only: bool) -> Option<Mount<'a>> {
+        match self {
+            Self::Claim(claim) => Some(Mount { claim, path: IMAGES, read_only }),
+            Self::Bucket(_) => None,
+        }
+    }
+
+    /// Under the names that AWS' own tools read. Keys come from the Secret, by way of the kubelet.
+    pub fn environment(self) -> Vec<EnvVar> {
+        let Self::Bucket(s3) = self else { return Vec::new() };
+        let given =
+            |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None };
+        let secret = |name: &str, key: &str, optional: bool| {
+            let selector = SecretKeySelector {
+                name: s3.credentials_secret.clone(),
+                key: key.to_owned(),
+                optional: optional.then_some(true),
+            };
+            let source = EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() };
+            EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
+        };
+        vec![
+            given("AWS_ENDPOINT_URL", &s3.endpoint),
+            given("AWS_REGION", &s3.region),
+            secret("AWS_ACCESS_KEY_ID", "accessKeyId", false),
+            secret("AWS_SECRET_ACCESS_KEY", "secretAccessKey", false),
+            secret("AWS_SESSION_TOKEN", "sessionToken", true),
+        ]
+    }
+
+    /// Where a Job has to be let out to.
+    pub fn port(self) -> Option<i32> {
+        match self {
+            Self::Claim(_) => None,
+            Self::Bucket(s3) => Some(port_of(&s3.endpoint, if s3.endpoint.starts_with("https") { 443 } else { 80 })),
+        }
+    }
 }
 
 /// A Job that belongs to `owner`; its pods bear `label` with the owner's name.

@@ -21,6 +21,8 @@ pub const RESTORE: &str = "batos.dev/restore";
 pub const DIGEST: &str = "batos.dev/config-digest";
 /// Keeps a Facet until its adapter is unloaded. Escape: remove it by hand when the pool is lost for good.
 pub const UNLOAD: &str = "facets.batos.dev/unload";
+/// Keeps a Prototype with `deletionPolicy: Delete` until its object is gone. Escape: set the policy to Retain.
+pub const REMOVE: &str = "prototypes.batos.dev/remove";
 
 /// Labels that select the pods of one owner.
 pub fn selector(label: &str, owner: &str) -> BTreeMap<String, String> {

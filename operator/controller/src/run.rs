@@ -403,6 +403,17 @@ impl Routes {
         for child in readable(&self.stores.prototypes, delegates) {
             enqueue(&self.prototypes, reference(&child));
         }
+        // One that goes may have waited for this one.
+        let parents = object.0.as_ref().map(|prototype| prototype.spec.parents.as_slice()).unwrap_or_default();
+        let waits = |other: &Prototype| {
+            let goes = other.metadata.deletion_timestamp.is_some();
+            goes && other.namespace() == namespace && parents.contains(&other.name_any())
+        };
+        if !parents.is_empty() {
+            for parent in readable(&self.stores.prototypes, waits) {
+                enqueue(&self.prototypes, reference(&parent));
+            }
+        }
     }
 
     fn pool(&self, object: &Guarded<ModelPool>) {

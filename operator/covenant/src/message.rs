@@ -28,6 +28,8 @@ pub enum Command {
     Eval { source: String },
     /// Answers the names of the universe's objects, a page at a time; the subject's object may be `_`.
     List(ListCommand),
+    /// Answers what the universe is, without looking at its objects; the subject's object may be `_`.
+    Info,
     /// Answers what changed in the object and when, the latest first.
     History(HistoryCommand),
     /// Gives a slot the content that it had before its last change (`adm` only).
@@ -37,6 +39,9 @@ pub enum Command {
     /// Makes the object what a Prototype resource says (`adm` only). Answers `object`, `rev`, and `drift`: names of
     /// methods and constants that the universe changed itself and that are kept.
     Apply(ApplyCommand),
+    /// Ends the object of a Prototype resource that goes (`adm` only), refused while others refer to it. Answers `object`
+    /// and `removed`: false if it was not that resource's object.
+    Remove(RemoveCommand),
     /// Answers the changes that wait for a person, and what became of others; the subject's object may be `_`.
     Proposals(ListCommand),
     /// Decides about a proposal (`adm` only); the subject's object may be `_`.
@@ -135,6 +140,15 @@ pub struct ApplyCommand {
     /// data is there to change, and stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enforce: bool,
+}
+
+/// `remove`: the resource whose object ends, with the fence of `apply`. What it says holds for good: an apply of the same
+/// resource that comes later is refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RemoveCommand {
+    pub uid: String,
+    pub generation: i64,
+    pub term: i64,
 }
 
 /// What a Prototype resource makes of an object: its parents, slots and examples.
@@ -359,6 +373,8 @@ pub enum ErrorKind {
     IdReused,
     /// The write lost against others too often.
     Conflict,
+    /// Others refer to the object that was to be removed.
+    InUse,
     /// An older uid, generation or term than what the object has seen; a message id so old that nobody knows whether it was
     /// carried out.
     Stale,
@@ -494,6 +510,28 @@ impl FullState {
         }
         self.next = page.next;
     }
+}
+
+/// Answer to `info`. That there is one says that the worker reaches the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UniverseInfo {
+    /// Version of the batos that the worker is.
+    pub batos: String,
+    /// Digest of the image that its turns rest on.
+    pub image: String,
+    /// Absent until they were counted for the first time, a minute after the universe was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<ObjectCount>,
+}
+
+/// How many objects there were when they were looked through last: at least every six hours, and every ten minutes where
+/// that is quickly done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ObjectCount {
+    /// Those of the image too.
+    pub count: u64,
+    /// In seconds since 1970, by the worker's clock.
+    pub at: u64,
 }
 
 /// Answer to `list`.

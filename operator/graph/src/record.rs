@@ -271,6 +271,12 @@ impl Record {
         self.values().filter_map(target).collect()
     }
 
+    /// What is left of a prototype that was removed: it keeps the fence, so that nothing older brings it back, and its
+    /// revisions go on if the prototype is made anew.
+    pub fn is_gone(&self) -> bool {
+        self.name.is_none() && self.manifest.is_some()
+    }
+
     /// A collection whose elements are in buckets.
     pub fn is_in_buckets(&self) -> bool {
         matches!(self.payload, Payload::BigArray(_) | Payload::BigTable(_))

@@ -52,7 +52,7 @@ fn a_plan_tells_what_becomes_of_files() {
         [
             "Universe u",
             "first restored from the last image of Snapshot s",
-            "becomes ServiceAccount u-uvm, PodDisruptionBudget u-uvm, NetworkPolicy u-uvm, ConfigMap u-uvm, Deployment u-uvm",
+            "becomes ServiceAccount u-uvm, PodDisruptionBudget u-uvm, Service u-uvm, NetworkPolicy u-uvm, ConfigMap u-uvm, Deployment u-uvm",
             "Prototype p",
             "becomes an object of universe u: 1 data slots, 1 methods, 0 intents, 0 examples",
             "delegates to q",

@@ -101,7 +101,7 @@ async fn place_adapters(pool: &ModelPool, facets: &[Facet], pods: &[&Pod], conte
     }
     // First of all: what is loaded for a facet must be unloaded before the facet goes.
     for facet in facets.iter().filter(|facet| adapters::needs_hold(facet)) {
-        context.hold::<Facet>(facet.meta(), true).await?;
+        context.hold::<Facet>(facet.meta(), meta::UNLOAD, true).await?;
     }
     let plan = adapters::plan(pool, facets, &engines);
     let mut outcomes = Outcomes::default();
@@ -119,7 +119,7 @@ async fn place_adapters(pool: &ModelPool, facets: &[Facet], pods: &[&Pod], conte
     for facet in facets {
         if facet.meta().deletion_timestamp.is_some() {
             match adapters::may_go(facet, &engines, &outcomes) {
-                true => context.hold::<Facet>(facet.meta(), false).await?,
+                true => context.hold::<Facet>(facet.meta(), meta::UNLOAD, false).await?,
                 false => failed = true,
             }
             continue;

@@ -1,21 +1,22 @@
-//! Prototype → an object, through the universe's workers.
+//! Prototype → an object, through the universe's workers, and its end.
 
 mod drift;
 mod plan;
 
 use std::sync::Arc;
 
-use batos_crds::Prototype;
+use batos_crds::{DeletionPolicy, Prototype, Universe};
 use kube::{Resource, ResourceExt, runtime::controller::Action};
 use serde_json::json;
 
 use crate::{
     context::{Context, Guarded, Report, lookup, place},
     error::Error,
+    meta,
     metrics::METRICS,
 };
 pub use drift::Rounds;
-use plan::{Next, Outcome, Send};
+use plan::{Conclusion, Next, Outcome, Send};
 
 pub async fn reconcile(object: Arc<Guarded<Prototype>>, context: Arc<Context>) -> Result<Action, Error> {
     let ended = match &object.0 {
@@ -26,12 +27,21 @@ pub async fn reconcile(object: Arc<Guarded<Prototype>>, context: Arc<Context>) -
 }
 
 async fn try_reconcile(prototype: &Prototype, context: &Context) -> Result<Action, Error> {
-    if prototype.meta().deletion_timestamp.is_some() {
-        context.drift.forget(&prototype.uid().unwrap_or_default());
-        return Ok(Action::await_change());
-    }
     let (namespace, _) = place(prototype.meta())?;
     let universe = lookup(&context.stores.universes, namespace, &prototype.spec.universe);
+    let is_held = prototype.finalizers().iter().any(|finalizer| finalizer == meta::REMOVE);
+    if prototype.meta().deletion_timestamp.is_some() {
+        context.drift.forget(&prototype.uid().unwrap_or_default());
+        return match is_held {
+            true => end(prototype, universe.as_ref(), context).await,
+            false => Ok(Action::await_change()),
+        };
+    }
+    // Before anything is sent: what the universe has shall not outlive its resource.
+    let shall_be_held = prototype.spec.deletion_policy == DeletionPolicy::Delete;
+    if is_held != shall_be_held {
+        context.hold::<Prototype>(prototype.meta(), meta::REMOVE, shall_be_held).await?;
+    }
     let uid = prototype.uid().unwrap_or_default();
     let due = context.drift.is_due(&uid, prototype.spec.drift);
     let observed = plan::Observed { universe: universe.as_ref(), due, outcome: None };
@@ -43,6 +53,27 @@ async fn try_reconcile(prototype: &Prototype, context: &Context) -> Result<Actio
         next = plan::plan(prototype, &observed, &context.settings, context.leadership.term);
     }
     let Next::Conclude(report) = next else { return Ok(Action::await_change()) };
+    conclude(prototype, report, context).await
+}
+
+/// Ends the object, then lets its resource go.
+async fn end(prototype: &Prototype, universe: Option<&Universe>, context: &Context) -> Result<Action, Error> {
+    let mut outcome = None;
+    loop {
+        match plan::end(prototype, universe, outcome.as_ref(), &context.settings, context.leadership.term) {
+            Next::Send(request) if outcome.is_none() => outcome = Some(send(&request, context).await),
+            Next::Send(_) => return Ok(Action::await_change()),
+            Next::Release => {
+                context.hold::<Prototype>(prototype.meta(), meta::REMOVE, false).await?;
+                return Ok(Action::await_change());
+            }
+            Next::Conclude(report) => return conclude(prototype, report, context).await,
+        }
+    }
+}
+
+async fn conclude(prototype: &Prototype, report: Conclusion, context: &Context) -> Result<Action, Error> {
+    let uid = prototype.uid().unwrap_or_default();
     let why = report.verdict.message.clone();
     let status = prototype.status.as_ref();
     let before = status.map(|s| s.conditions.as_slice()).unwrap_or_default();

@@ -1,7 +1,7 @@
 use batos_covenant::{
-    AccessClass, ApplyCommand, Command, Encoding, ErrorKind, ErrorReply, OkReply, Reply, Subject, encode,
+    AccessClass, ApplyCommand, Command, Encoding, ErrorKind, ErrorReply, OkReply, RemoveCommand, Reply, Subject, encode,
 };
-use batos_crds::{DriftPolicy, Prototype, SlotOwner, SlotSpec, SlotStatus, Universe};
+use batos_crds::{DeletionPolicy, DriftPolicy, Prototype, PrototypeStatus, SlotOwner, SlotSpec, SlotStatus, Universe};
 use kube::ResourceExt;
 
 use crate::{
@@ -63,28 +63,76 @@ pub struct Conclusion {
 pub enum Next {
     Send(Box<Send>),
     Conclude(Conclusion),
+    /// Nothing is left to do for a resource that is deleted.
+    Release,
+}
+
+/// The conclusion that changes nothing but the verdict.
+fn unchanged(status: &PrototypeStatus, verdict: Verdict, retry: bool) -> Next {
+    // What was known of slots stays as it was told last.
+    let sync = find(&status.conditions, IN_SYNC).map(|c| match c.status == "True" {
+        true => in_sync(),
+        false => Verdict::new(IN_SYNC, Outlook::Bad, DRIFTED, &c.message),
+    });
+    Next::Conclude(Conclusion {
+        verdict,
+        sync,
+        slots: status.slots.clone().unwrap_or_default(),
+        drift: status.drift,
+        object: status.object.clone(),
+        rev: status.rev.and_then(|rev| u64::try_from(rev).ok()),
+        universe_uid: status.universe_uid.clone(),
+        retry,
+    })
+}
+
+/// What becomes of a resource that is deleted, and that has the finalizer.
+pub fn end(
+    prototype: &Prototype,
+    universe: Option<&Universe>,
+    outcome: Option<&Outcome>,
+    settings: &Settings,
+    term: i64,
+) -> Next {
+    let status = prototype.status.clone().unwrap_or_default();
+    let report = |verdict: Verdict| unchanged(&status, verdict, true);
+    // A universe that is gone is not waited for; what its store has stays there.
+    let Some(universe) = universe.filter(|_| prototype.spec.deletion_policy == DeletionPolicy::Delete) else {
+        return Next::Release;
+    };
+    let name = &prototype.spec.universe;
+    match outcome {
+        None if universe.status.as_ref().and_then(|s| s.workers_ready).unwrap_or(0) < 1 => {
+            let text = format!("its object goes once universe {name:?} has a worker; deletionPolicy Retain leaves it");
+            unchanged(&status, Verdict::waiting("UniverseNotReady", text), false)
+        }
+        None => {
+            let remove = RemoveCommand {
+                uid: prototype.uid().unwrap_or_default(),
+                generation: prototype.metadata.generation.unwrap_or(0),
+                term,
+            };
+            let (reach, namespace) = (reach(universe, settings), universe.namespace().unwrap_or_default());
+            match Subject::new(&reach.root, name, AccessClass::Adm, &prototype.name_any(), "remove") {
+                Ok(subject) => {
+                    Next::Send(Box::new(Send { reach, namespace, subject, command: Command::Remove(remove) }))
+                }
+                // No such object was ever made.
+                Err(_) => Next::Release,
+            }
+        }
+        Some(Outcome::Unreachable(why)) => report(Verdict::bad("Unreachable", why)),
+        Some(Outcome::Replied(Reply::Ok(_))) => Next::Release,
+        Some(Outcome::Replied(Reply::Error { error })) if error.kind == ErrorKind::InUse => {
+            report(Verdict::bad("InUse", &error.message))
+        }
+        Some(Outcome::Replied(Reply::Error { error })) => report(Verdict::bad("RemoveFailed", &error.message)),
+    }
 }
 
 pub fn plan(prototype: &Prototype, observed: &Observed<'_>, settings: &Settings, term: i64) -> Next {
     let status = prototype.status.clone().unwrap_or_default();
-    let report = |verdict: Verdict, retry: bool| {
-        let (object, rev) = (status.object.clone(), status.rev.and_then(|rev| u64::try_from(rev).ok()));
-        // What was known of slots stays as it was told last.
-        let sync = find(&status.conditions, IN_SYNC).map(|c| match c.status == "True" {
-            true => in_sync(),
-            false => Verdict::new(IN_SYNC, Outlook::Bad, DRIFTED, &c.message),
-        });
-        Next::Conclude(Conclusion {
-            verdict,
-            sync,
-            slots: status.slots.clone().unwrap_or_default(),
-            drift: status.drift,
-            object,
-            rev,
-            universe_uid: status.universe_uid.clone(),
-            retry,
-        })
-    };
+    let report = |verdict: Verdict, retry: bool| unchanged(&status, verdict, retry);
     let name = &prototype.spec.universe;
     let Some(universe) = observed.universe else {
         return report(Verdict::waiting("UniverseMissing", format!("no Universe {name:?} in this namespace")), false);

@@ -47,7 +47,7 @@ fn universe(workers_ready: i32) -> Universe {
 fn reported(universe: Option<&Universe>, outcome: Option<&Outcome>) -> Conclusion {
     match plan(&prototype(), &Observed { universe, due: false, outcome }, &settings(), 7) {
         Next::Conclude(report) => report,
-        Next::Send(send) => panic!("{send:?}"),
+        next => panic!("{next:?}"),
     }
 }
 
@@ -127,7 +127,7 @@ fn answered(policy: &str, drift: Value) -> Conclusion {
     let observed = Observed { universe: Some(&universe), due: true, outcome: Some(&reply) };
     match plan(&prototype, &observed, &settings(), 7) {
         Next::Conclude(conclusion) => conclusion,
-        Next::Send(send) => panic!("{send:?}"),
+        next => panic!("{next:?}"),
     }
 }
 
@@ -164,4 +164,42 @@ fn what_fits_into_no_message_is_not_sent() {
     let observed = Observed { universe: Some(&universe), due: false, outcome: None };
     let Next::Conclude(report) = plan(&prototype, &observed, &settings(), 7) else { panic!("sent") };
     assert_eq!((report.verdict.reason, report.retry), ("TooLarge", false));
+}
+
+#[test]
+fn what_is_deleted_goes_once_its_object_is_gone() {
+    let replied = |reply: Reply| Some(Outcome::Replied(reply));
+    let error = |kind, text: &str| replied(Reply::Error { error: ErrorReply::new(kind, text) });
+    let gone = || replied(Reply::Ok(OkReply::new(json!({ "removed": true }), 5)));
+    let unreachable = || Some(Outcome::Unreachable("no responders".into()));
+    // Policy, ready workers of its universe, what came of a request; what follows, and whether it is tried again.
+    let table = [
+        ("Delete", Some(1), None, "sends", false),
+        ("Delete", Some(1), gone(), "released", false),
+        ("Delete", Some(1), error(ErrorKind::InUse, "a cannot go while others refer to it: b"), "InUse", true),
+        ("Delete", Some(1), error(ErrorKind::Unavailable, "the store"), "RemoveFailed", true),
+        ("Delete", Some(1), error(ErrorKind::Stale, "term 6 is older than 7"), "RemoveFailed", true),
+        ("Delete", Some(1), unreachable(), "Unreachable", true),
+        ("Delete", Some(0), None, "UniverseNotReady", false),
+        ("Delete", None, None, "released", false),
+        // Somebody has given up on it.
+        ("Retain", Some(1), None, "released", false),
+        ("Retain", Some(0), unreachable(), "released", false),
+    ];
+    for (policy, workers, outcome, follows, again) in table {
+        let mut prototype = prototype();
+        prototype.spec.deletion_policy = serde_json::from_value(json!(policy)).unwrap();
+        let universe = workers.map(universe);
+        let (found, retry) = match plan::end(&prototype, universe.as_ref(), outcome.as_ref(), &settings(), 7) {
+            Next::Send(send) => {
+                assert_eq!(send.subject.to_string(), "batos.v1.u.adm.account.remove");
+                let Command::Remove(remove) = send.command else { panic!("no remove") };
+                assert_eq!((remove.uid.as_str(), remove.generation, remove.term), ("p", 3, 7));
+                ("sends", false)
+            }
+            Next::Release => ("released", false),
+            Next::Conclude(conclusion) => (conclusion.verdict.reason, conclusion.retry),
+        };
+        assert_eq!((found, retry), (follows, again), "{policy} {workers:?}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Snapshot → images of a universe on a volume, each written by a Job.
+//! Snapshot → images of a universe on a volume or in a bucket, each written by a Job.
 
 mod plan;
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::{
     condition::{READY, Verdict, is_true},
     context::Settings,
-    job::{self, Mount, Stand},
+    job::{self, Images, Mount, Stand},
     meta,
     universe::{ARCHITECT, closed, environment, port_of, reach},
     workload::Child,
@@ -131,7 +131,7 @@ fn taken(snapshot: &Snapshot, due: i64, job: &Job, pods: &[&Pod]) -> Option<Imag
     Some(ImageStatus { file: file(snapshot, due), taken: begun, bytes, objects, rows, digest, milliseconds })
 }
 
-/// Where a run's image goes on the volume: in a folder by the snapshot's name, ordered by time.
+/// Where a run's image goes on the volume, or in the bucket: in a folder by the snapshot's name, ordered by time.
 fn file(snapshot: &Snapshot, due: i64) -> String {
     let time = Timestamp::from_second(due).map(|time| time.strftime("%Y%m%dT%H%M%SZ").to_string());
     format!("{}/{}.image", snapshot.name_any(), time.unwrap_or_else(|_| due.to_string()))
@@ -140,7 +140,8 @@ fn file(snapshot: &Snapshot, due: i64) -> String {
 fn children(snapshot: &Snapshot, universe: &Universe, due: i64, settings: &Settings) -> Vec<Child> {
     let name = snapshot.name_any();
     let reach = reach(universe, settings);
-    let image = format!("{}/{}", job::IMAGES, file(snapshot, due));
+    let images = Images::of(snapshot.spec.claim.as_deref(), snapshot.spec.s3.as_ref());
+    let image = images.path(&file(snapshot, due));
     let keep = snapshot.spec.keep.to_string();
     let arguments = [
         "export",
@@ -154,19 +155,21 @@ fn children(snapshot: &Snapshot, universe: &Universe, due: i64, settings: &Setti
         "--root",
         &reach.root,
     ];
+    let mounts: Vec<Mount<'_>> = images.mount(false).into_iter().collect();
     let job = job::build(
         snapshot,
         &format!("{name}-{due}"),
         meta::SNAPSHOT,
         arguments.map(str::to_owned).to_vec(),
-        environment(ARCHITECT, &reach.url, reach.credentials),
-        &[Mount { claim: &snapshot.spec.claim, path: job::IMAGES, read_only: false }],
+        environment(ARCHITECT, &reach.url, reach.credentials).into_iter().chain(images.environment()).collect(),
+        &mounts,
         settings,
     );
     let mut children = Vec::new();
     if settings.network_policies {
         let metadata = meta::child(snapshot, &format!("{name}-snapshot"), meta::labels("image", meta::SNAPSHOT, &name));
-        children.push(closed(metadata, meta::label_selector(meta::SNAPSHOT, &name), [port_of(&reach.url, 4222)]));
+        let out = [port_of(&reach.url, 4222)].into_iter().chain(images.port());
+        children.push(closed(metadata, meta::label_selector(meta::SNAPSHOT, &name), out));
     }
     children.push(Child::Job(job));
     children

@@ -185,3 +185,32 @@ fn the_job_writes_to_the_claim_as_the_architect() {
     assert_eq!(pod["volumes"][0]["persistentVolumeClaim"]["claimName"], "images");
     assert_eq!((&pod["restartPolicy"], &pod["automountServiceAccountToken"]), (&json!("Never"), &json!(false)));
 }
+
+#[test]
+fn into_a_bucket_it_goes_with_the_keys_of_the_secret_and_no_volume() {
+    for (prefix, endpoint, url, port) in [
+        ("", "https://s3.example", "s3://images/s/20260101T000000Z.image", 443),
+        ("a/b/", "http://minio:9000", "s3://images/a/b/s/20260101T000000Z.image", 9000),
+    ] {
+        let s3 = json!({ "endpoint": endpoint, "bucket": "images", "prefix": prefix, "credentialsSecret": "keys" });
+        let mut snapshot = snapshot(json!({ "s3": s3 }), json!({}));
+        snapshot.spec.claim = None;
+        let universe = universe(1, json!({}));
+        let observed = Observed { universe: Some(&universe), jobs: vec![], pods: vec![], now: CREATED };
+        let plan = plan(&snapshot, &observed, &settings());
+        let [Child::NetworkPolicy(policy), Child::Job(job)] = plan.children.as_slice() else { panic!("{plan:?}") };
+        let ports = json!(policy.spec)["egress"][0]["ports"].as_array().unwrap().clone();
+        assert_eq!(ports.last().unwrap()["port"], json!(port));
+        let pod = json!(job.spec.as_ref().unwrap().template.spec);
+        assert_eq!(pod["containers"][0]["args"][1], json!(url));
+        assert!(!pod["volumes"].to_string().contains("persistentVolumeClaim"), "{pod}");
+        let variables = pod["containers"][0]["env"].as_array().unwrap();
+        let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name).unwrap().clone();
+        assert_eq!(variable("AWS_ENDPOINT_URL")["value"], json!(endpoint));
+        assert_eq!(variable("AWS_REGION")["value"], json!("us-east-1"));
+        assert_eq!(
+            variable("AWS_SECRET_ACCESS_KEY")["valueFrom"]["secretKeyRef"],
+            json!({ "name": "keys", "key": "secretAccessKey" })
+        );
+    }
+}

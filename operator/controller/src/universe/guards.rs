@@ -1,12 +1,12 @@
-//! What stands around the workers: an account without rights, who may reach them and whom they reach, and how many of
-//! them an eviction may take at once.
+//! What stands around the workers: an account without rights, who may reach them and whom they reach, where their metrics
+//! are, and how many of them an eviction may take at once.
 
 use std::collections::BTreeSet;
 
 use batos_crds::Universe;
 use k8s_openapi::{
     api::{
-        core::v1::ServiceAccount,
+        core::v1::{Service, ServiceAccount, ServicePort, ServiceSpec},
         networking::v1::{
             NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPort, NetworkPolicySpec,
         },
@@ -44,7 +44,24 @@ pub fn build(universe: &Universe, store: &str, settings: &Settings) -> Vec<Child
         }),
         status: None,
     };
-    let mut children = vec![Child::ServiceAccount(account), Child::PodDisruptionBudget(budget)];
+    // Messages come over the bus: it is for whoever collects metrics, of each worker.
+    let service = Service {
+        metadata: metadata(),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            selector: Some(meta::selector(meta::UNIVERSE, &owner)),
+            ports: Some(vec![ServicePort {
+                name: Some("metrics".to_owned()),
+                port: workers::HEALTH_PORT,
+                target_port: Some(IntOrString::String("health".to_owned())),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    };
+    let mut children =
+        vec![Child::ServiceAccount(account), Child::PodDisruptionBudget(budget), Child::Service(service)];
     if settings.network_policies {
         children.push(Child::NetworkPolicy(NetworkPolicy {
             metadata: metadata(),

@@ -2,12 +2,13 @@
 
 mod guards;
 mod plan;
+mod pulse;
 mod restore;
 mod workers;
 
 use std::sync::Arc;
 
-use batos_crds::Universe;
+use batos_crds::{Universe, UniverseStatus};
 use kube::{
     Resource, ResourceExt,
     runtime::{controller::Action, reflector::ObjectRef},
@@ -15,6 +16,7 @@ use kube::{
 
 pub use guards::{closed, port_of};
 pub use plan::{Reach, reach, shape};
+pub use pulse::Pulses;
 pub use workers::{ARCHITECT, environment, logged_in, quantities};
 
 use crate::{
@@ -35,6 +37,7 @@ pub async fn reconcile(object: Arc<Guarded<Universe>>, context: Arc<Context>) ->
 
 async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action, Error> {
     if universe.meta().deletion_timestamp.is_some() {
+        context.pulses.forget(&universe.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
     let (namespace, name) = place(universe.meta())?;
@@ -81,21 +84,39 @@ async fn try_reconcile(universe: &Universe, context: &Context) -> Result<Action,
         plan.children.clear();
         plan.verdict = Verdict::bad("ApplyFailed", error.to_string());
     }
-    for child in &plan.children {
+    // Children that somebody changed or deleted are seen by their versions, as far as they are watched.
+    let versions = (
+        deployment.as_ref().and_then(|child| child.resource_version()),
+        stateful_set.as_ref().and_then(|child| child.resource_version()),
+    );
+    let (uid, state) = (universe.uid().unwrap_or_default(), meta::digest(&format!("{versions:?} {:?}", plan.children)));
+    let is_applied = context.pulses.is_applied(&uid, &state);
+    for child in plan.children.iter().filter(|_| !is_applied) {
         if let Err(error) = context.apply_child(namespace, child).await {
             plan.verdict = Verdict::bad("ApplyFailed", error.to_string());
             failure = Some(error);
             break;
         }
     }
+    if failure.is_none() {
+        context.pulses.applied(uid, state);
+    }
     let reach = reach(universe, &context.settings);
     let bus = serde_json::json!({ "url": reach.url, "root": reach.root });
     let status = universe.status.as_ref();
     let before = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
+    // Where nothing was made there is nobody to ask.
+    let pulse = match plan.store.is_some() && failure.is_none() {
+        true => Some(pulse::feel(universe, plan.workers_ready > 0, context).await?),
+        false => None,
+    };
+    let told = pulse::tell(plan.verdict, pulse.as_ref(), status.unwrap_or(&UniverseStatus::default()));
     let fields = serde_json::json!({ "workersReady": plan.workers_ready, "store": plan.store, "bus": bus, "restore": plan.restore,
-        "selector": format!("{}={name}", meta::UNIVERSE) });
-    context.report::<Universe>(universe.meta(), Report::new(status, before, fields, vec![plan.verdict])).await?;
-    failure.map_or(Ok(Action::await_change()), Err)
+        "selector": format!("{}={name}", meta::UNIVERSE), "phase": told.phase, "objects": told.objects,
+        "objectsCounted": told.objects_counted, "versions": told.versions });
+    context.report::<Universe>(universe.meta(), Report::new(status, before, fields, told.verdicts)).await?;
+    let again = pulse.map_or_else(Action::await_change, |_| Action::requeue(context.settings.proposal_check));
+    failure.map_or(Ok(again), Err)
 }
 
 #[cfg(test)]

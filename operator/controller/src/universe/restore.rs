@@ -1,6 +1,6 @@
 //! `spec.restoreFrom`: a Job brings the image into the store before there are workers.
 
-use batos_crds::{RestoreStatus, Snapshot, Universe};
+use batos_crds::{RestoreStatus, S3Spec, Snapshot, Universe};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
 
@@ -8,7 +8,7 @@ use super::{guards, plan::FILE, workers};
 use crate::{
     condition::Verdict,
     context::Settings,
-    job::{self, Mount, Stand},
+    job::{self, Images, Mount, Stand},
     meta,
     workload::Child,
 };
@@ -45,18 +45,23 @@ pub fn plan(
     let known = universe.status.as_ref().and_then(|status| status.restore.clone());
     let Some(wanted) = &universe.spec.restore_from else { return (known, None) };
     let waiting = |reason, text| Some(Pending { children: Vec::new(), verdict: Verdict::waiting(reason, text) });
-    let chosen = match (known, &wanted.claim, &wanted.image, observed.snapshot) {
+    let named = |claim: &Option<String>, s3: &Option<S3Spec>, image: String| RestoreStatus {
+        claim: claim.clone(),
+        s3: s3.clone(),
+        image,
+        done: false,
+    };
+    let is_named = wanted.claim.is_some() || wanted.s3.is_some();
+    let chosen = match (known, &wanted.image, observed.snapshot) {
         (Some(known), ..) => known,
-        (None, Some(claim), Some(image), _) => {
-            RestoreStatus { claim: claim.clone(), image: image.clone(), done: false }
-        }
-        (None, _, image, Some(snapshot)) => {
+        (None, Some(image), _) if is_named => named(&wanted.claim, &wanted.s3, image.clone()),
+        (None, image, Some(snapshot)) => {
             let last = || Some(snapshot.status.as_ref()?.images.as_ref()?.first()?.file.clone());
             let Some(image) = image.clone().or_else(last) else {
                 let text = format!("Snapshot {:?} has no image yet", snapshot.name_any());
                 return (None, waiting("SnapshotNotReady", text));
             };
-            RestoreStatus { claim: snapshot.spec.claim.clone(), image, done: false }
+            named(&snapshot.spec.claim, &snapshot.spec.s3, image)
         }
         (None, ..) => {
             let name = wanted.snapshot.as_deref().unwrap_or_default();
@@ -91,11 +96,12 @@ pub fn plan(
 
 fn children(universe: &Universe, store: &str, chosen: &RestoreStatus, settings: &Settings) -> Vec<Child> {
     let owner = universe.name_any();
-    let image = format!("{}/{}", job::IMAGES, chosen.image);
+    let images = Images::of(chosen.claim.as_deref(), chosen.s3.as_ref());
+    let image = images.path(&chosen.image);
     let uid = universe.uid().unwrap_or_default();
     let arguments = ["import", &image, "--universe", &owner, "--store", store, "--once", &uid];
     let claim = workers::claim_of(&owner);
-    let mut mounts = vec![Mount { claim: &chosen.claim, path: job::IMAGES, read_only: true }];
+    let mut mounts: Vec<Mount<'_>> = images.mount(true).into_iter().collect();
     let mut children = Vec::new();
     if store == FILE {
         mounts.push(Mount { claim: &claim, path: "/data", read_only: false });
@@ -104,10 +110,10 @@ fn children(universe: &Universe, store: &str, chosen: &RestoreStatus, settings: 
     if settings.network_policies {
         let metadata = meta::child(universe, &name(&owner), meta::labels("image", meta::RESTORE, &owner));
         let selected = meta::label_selector(meta::RESTORE, &owner);
-        children.push(guards::closed(metadata, selected, guards::store_ports(store)));
+        children.push(guards::closed(metadata, selected, guards::store_ports(store).into_iter().chain(images.port())));
     }
     let arguments = arguments.map(str::to_owned).to_vec();
-    let job = job::build(universe, &name(&owner), meta::RESTORE, arguments, Vec::new(), &mounts, settings);
+    let job = job::build(universe, &name(&owner), meta::RESTORE, arguments, images.environment(), &mounts, settings);
     children.push(Child::Job(job));
     children
 }

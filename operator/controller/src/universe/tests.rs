@@ -66,7 +66,7 @@ fn a_universe_on_tikv_gets_a_deployment() {
     let spec = json!({ "store": { "tikv": { "endpoints": ["a:1", "b:2"] } }, "workers": { "replicas": 3 } });
     let plan = planned(&universe(spec), None);
     assert!(matches!(plan.children.as_slice(), [Child::ServiceAccount(_), Child::PodDisruptionBudget(_),
-        Child::NetworkPolicy(_), Child::ConfigMap(_), Child::Deployment(d)]
+        Child::Service(_), Child::NetworkPolicy(_), Child::ConfigMap(_), Child::Deployment(d)]
         if d.spec.as_ref().unwrap().replicas == Some(3)));
     assert_eq!(
         arguments(&plan),
@@ -280,6 +280,24 @@ fn a_restore_reads_the_images_and_writes_the_store_that_workers_will_have() {
         let egress = policy.unwrap()["egress"][0]["ports"].as_array().unwrap().clone();
         assert_eq!(Value::Array(egress.iter().map(|port| port["port"].clone()).collect()), ports);
     }
+}
+
+#[test]
+fn an_image_may_come_from_a_bucket() {
+    let s3 = json!({ "endpoint": "http://minio:9000", "bucket": "images", "prefix": "p", "credentialsSecret": "keys" });
+    let universe = universe(json!({ "restoreFrom": { "s3": s3, "image": "old/1.image" } }));
+    let plan = planned(&universe, Some("tikv://d:1"));
+    let Some(Child::Job(job)) = plan.children.last() else { panic!("{plan:?}") };
+    let pod = json!(job.spec.as_ref().unwrap().template.spec);
+    assert_eq!(pod["containers"][0]["args"][1], json!("s3://images/p/old/1.image"));
+    assert!(pod["containers"][0]["env"].to_string().contains("AWS_ACCESS_KEY_ID"), "{pod}");
+    assert!(!pod["volumes"].to_string().contains("persistentVolumeClaim"), "{pod}");
+    let ports = plan.children.iter().find_map(|child| match child {
+        Child::NetworkPolicy(policy) => Some(json!(policy.spec)["egress"][0]["ports"].to_string()),
+        _ => None,
+    });
+    assert!(ports.unwrap().contains("9000"));
+    assert_eq!(plan.restore.and_then(|restore| restore.s3).map(|s3| s3.bucket).as_deref(), Some("images"));
 }
 
 #[test]

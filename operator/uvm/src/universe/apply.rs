@@ -31,18 +31,32 @@ pub(super) fn traits_of(record: &Record) -> Option<ObjectId> {
 }
 
 impl Universe {
+    /// The prototype of this name and its traits, whether they are there or would be.
+    pub(super) async fn pair(&self, name: &str) -> Result<[ObjectId; 2], UniverseError> {
+        let traits = traits_name(name);
+        let id = |found: Option<ObjectId>, name: &str| found.unwrap_or_else(|| ObjectId::of_name(name));
+        Ok([id(self.lookup_name(name).await?, name), id(self.lookup_name(&traits).await?, &traits)])
+    }
+
     pub(super) async fn attempt_apply(&self, name: &str, command: &ApplyCommand) -> Result<Attempt, UniverseError> {
         let definition = &command.definition;
-        let traits_name = format!("{TRAITS_PREFIX}{name}");
-        let object = self.lookup_name(name).await?.unwrap_or_else(|| ObjectId::of_name(name));
-        let traits = self.lookup_name(&traits_name).await?.unwrap_or_else(|| ObjectId::of_name(&traits_name));
+        let traits_name = traits_name(name);
+        let [object, traits] = self.pair(name).await?;
         self.inner.cache.forget([object, traits]);
         let view = View::new(self);
-        let (old, old_traits) = (view.object(object).await?, view.object(traits).await?);
+        let (old, old_traits) = (view.record(object).await?, view.record(traits).await?);
+        let is_gone = old.as_ref().is_some_and(|(_, record)| record.is_gone());
         let known = old.as_ref().and_then(|(_, record)| record.manifest.clone());
-        fence(name, command, known.as_ref())?;
+        if let Some(known) = &known {
+            fence(name, (&command.uid, command.generation, command.term), known)?;
+            // Files have no uid, and may say again what a resource said.
+            if is_gone && known.uid == command.uid && !command.uid.is_empty() {
+                let (seen, known) = (format!("an apply of {}", known.uid), "its removal".to_owned());
+                return Err(UniverseError::Stale { object: name.to_owned(), seen, known });
+            }
+        }
 
-        let last: PrototypeDefinition = match &known {
+        let last: PrototypeDefinition = match known.as_ref().filter(|_| !is_gone) {
             Some(manifest) => serde_json::from_str(&manifest.definition)
                 .map_err(|e| UniverseError::Internal(format!("manifest of {name:?}: {e}")))?,
             None => PrototypeDefinition::default(),
@@ -64,6 +78,9 @@ impl Universe {
         let mut parents = Vec::new();
         for parent in &definition.parents {
             let id = self.resolve(parent).await?;
+            if view.object(id).await?.is_none() {
+                return Err(UniverseError::NoSuchObject(parent.clone()));
+            }
             parents.push(Slot { name: parent.clone(), kind: SlotKind::Parent(Value::Ref(id)) });
             changes.lock.push(id);
         }
@@ -120,19 +137,26 @@ impl Universe {
     }
 }
 
-/// Older generations and terms never come back.
-fn fence(name: &str, command: &ApplyCommand, known: Option<&Manifest>) -> Result<(), UniverseError> {
-    let Some(known) = known else { return Ok(()) };
+fn traits_name(name: &str) -> String {
+    format!("{TRAITS_PREFIX}{name}")
+}
+
+/// Older generations and terms never come back; `command` has uid, generation and term.
+pub(super) fn fence(
+    name: &str,
+    (uid, generation, term): (&str, i64, i64),
+    known: &Manifest,
+) -> Result<(), UniverseError> {
     let stale = |what: &str, seen: i64, known: i64| UniverseError::Stale {
         object: name.to_owned(),
         seen: format!("{what} {seen}"),
         known: format!("{what} {known}"),
     };
-    if command.term < known.term {
-        return Err(stale("term", command.term, known.term));
+    if term < known.term {
+        return Err(stale("term", term, known.term));
     }
-    if command.uid == known.uid && command.generation < known.generation {
-        return Err(stale("generation", command.generation, known.generation));
+    if uid == known.uid && generation < known.generation {
+        return Err(stale("generation", generation, known.generation));
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use batos_covenant::{Encoding, ErrorKind, decode, encode};
+use batos_covenant::{Encoding, ErrorKind, ObjectCount, UniverseInfo, decode, encode};
 use batos_graph::{Expect, Key, ObjectId, Past, Place, Put, Record, Rev, StoreError, Versioned, bucket::MAX_HEIGHT};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -41,6 +41,10 @@ const REST: u32 = 4;
 const PASSES: u32 = 4;
 const SHORTEST_PASS: Duration = Duration::from_secs(1);
 const LONGEST_PASS: Duration = Duration::from_secs(6 * 60 * 60);
+/// A pass that comes earlier than it must, so that objects are counted: not before this time, and not before this many
+/// times as long as it took.
+const SOON: Duration = Duration::from_secs(10 * 60);
+const COUNTING: u64 = 1000;
 /// Before it looks again at a pass that another worker is taking, or that has failed.
 const OTHERS: Duration = Duration::from_secs(60);
 /// Most who refer to one object that are told.
@@ -60,6 +64,16 @@ struct Collection {
     deleting: bool,
     /// Whether it is known who refers to whom.
     indexed: bool,
+    /// What the last pass that came to its end has counted.
+    #[serde(default)]
+    counted: Option<Counted>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Counted {
+    objects: ObjectCount,
+    /// How long it took to look through the universe, in milliseconds.
+    took: u64,
 }
 
 /// An object that a pass did not reach.
@@ -94,7 +108,7 @@ impl Universe {
         if state.deleting {
             return self.delete_condemned(rev, state).await;
         }
-        let wait = if state.indexed { self.time_between_passes() } else { OTHERS };
+        let wait = if state.indexed && state.counted.is_some() { self.pause(&state) } else { OTHERS };
         let age = Duration::from_secs(self.now().abs_diff(state.begun));
         if age < wait {
             return Ok(Collected { objects: 0, rest: wait - age });
@@ -103,7 +117,11 @@ impl Universe {
         state.pass += 1;
         let lost = Ok(Collected { objects: 0, rest: OTHERS });
         let Some(rev) = self.put_collection(&state, rev).await? else { return lost };
+        let looking = Instant::now();
         let graph = self.survey(jobs).await?;
+        let took = u64::try_from(looking.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let objects = ObjectCount { count: graph.living, at: state.begun };
+        state.counted = Some(Counted { objects, took });
         let repairs = graph.repairs();
         if state.indexed && !repairs.is_empty() {
             tracing::error!(
@@ -120,15 +138,27 @@ impl Universe {
         if self.put_collection(&state, Some(rev)).await?.is_none() {
             return lost;
         }
-        let rest = if state.deleting { Duration::ZERO } else { self.time_between_passes() };
+        let rest = if state.deleting { Duration::ZERO } else { self.pause(&state) };
         Ok(Collected { objects: 0, rest })
     }
 
-    fn time_between_passes(&self) -> Duration {
-        match self.inner.retention.unreached {
+    /// Time from one pass to the next. Where a pass costs little it comes earlier than it must, because it counts.
+    fn pause(&self, state: &Collection) -> Duration {
+        let must = match self.inner.retention.unreached {
             Age::For(kept) => (kept / PASSES).clamp(SHORTEST_PASS, LONGEST_PASS),
             Age::Forever => LONGEST_PASS,
-        }
+        };
+        let cheap = state.counted.map_or(LONGEST_PASS, |Counted { took, .. }| {
+            Duration::from_millis(took.saturating_mul(COUNTING)).max(SOON)
+        });
+        must.min(cheap)
+    }
+
+    /// What can be said of the universe without looking at its objects.
+    pub async fn info(&self) -> Result<UniverseInfo, UniverseError> {
+        let objects = self.collection().await?.1.counted.map(|counted| counted.objects);
+        let image = self.inner.image.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(UniverseInfo { batos: env!("CARGO_PKG_VERSION").to_owned(), image, objects })
     }
 
     /// The row of a new universe.
@@ -288,7 +318,7 @@ impl Universe {
             // Another worker deletes them too.
             return Ok(Collected { objects: 0, rest: SHORTEST_PASS });
         }
-        Ok(Collected { objects, rest: self.time_between_passes() })
+        Ok(Collected { objects, rest: self.pause(&state) })
     }
 
     /// Removes all that belongs to objects but the replies to their messages, which housekeeping lets go in time.
@@ -360,6 +390,24 @@ impl Universe {
             Ok(_) | Err(StoreError::Conflict(_)) => Ok(()),
             Err(error) => Err(UniverseError::Store(error)),
         }
+    }
+
+    /// Gives objects rows as if nothing had reached them: a commit that makes somebody refer to one takes its row away.
+    /// Answers the rows as they are until then.
+    pub(super) async fn note_unreached(&self, ids: &[ObjectId]) -> Result<Vec<(Key, Option<Rev>)>, UniverseError> {
+        let keys: Vec<Key> = ids.iter().map(|id| self.inner.keys.unreached(*id)).collect();
+        let rows = self.inner.store.read(&keys).await.map_err(UniverseError::Store)?;
+        let row = written(&Unreached { since: self.now(), rev: 0, condemned: None })?;
+        let step = |key: &Key| Step {
+            expect: vec![Expect { key: key.clone(), rev: None }],
+            put: Some(Put { key: key.clone(), bytes: row.clone() }),
+            delete: Vec::new(),
+        };
+        let missing = keys.iter().zip(&rows).filter(|(_, row)| row.is_none());
+        // If something came in between, whoever rests on the rows meets it.
+        self.carry_out(missing.map(|(key, _)| step(key)).collect()).await?;
+        let rev = |row: Option<Versioned>| Some(row.map_or(1, |row| row.rev));
+        Ok(keys.into_iter().zip(rows.into_iter().map(rev)).collect())
     }
 
     /// The objects that refer to `id`, sorted; of a bucket's, the collection that it is of.
@@ -441,6 +489,8 @@ struct Graph {
     past: Vec<Edge>,
     /// What the rows say.
     held: Vec<Edge>,
+    /// Objects, without the parts of collections and what is left of those that went.
+    living: u64,
     rows: BTreeMap<u32, (Rev, Unreached)>,
 }
 
@@ -473,6 +523,7 @@ impl Graph {
             Some(Place::Head(id)) => {
                 let record = Record::decode(&row.bytes).map_err(damaged(id))?;
                 let place = self.place(id);
+                self.living += u64::from(!record.is_bucket() && !record.is_gone());
                 if let Some(object) = self.objects.get_mut(place as usize) {
                     object.rev = Some(row.rev);
                 }

@@ -43,6 +43,8 @@ pub(super) struct Composed {
     pub batch: Batch,
     pub written: Vec<(ObjectId, Rev, Arc<Record>)>,
     pub deleted: Vec<ObjectId>,
+    /// Names that lead nowhere afterwards.
+    pub unnamed: Vec<String>,
 }
 
 /// A row that goes with the commit; if it has gone already, somebody else was there first.
@@ -181,6 +183,7 @@ impl Universe {
         batch.lock.extend(changes.lock.iter().map(|id| keys.head(*id)));
         let mut expected: HashSet<Key> = batch.expect.iter().map(|expect| expect.key.clone()).collect();
         let mut written: Vec<(ObjectId, Rev, Arc<Record>)> = Vec::new();
+        let mut unnamed = Vec::new();
         let mut gained: BTreeSet<ObjectId> = changes.posts.iter().flat_map(Envelope::targets).collect();
         for mut write in changes.writes {
             // A bucket's changes are those of its collection, which tells of them.
@@ -205,14 +208,22 @@ impl Universe {
                 batch.put.push(Put { key: keys.holder(*target, write.id), bytes: Vec::new() });
                 gained.insert(*target);
             }
-            if let Some(rev) = write.prev_rev {
-                if let Some(old) = old.filter(|_| !is_bucket) {
-                    let bytes = Past::row(self.now(), &old).map_err(record)?;
-                    batch.put.push(Put { key: keys.history(write.id, rev), bytes });
+            if let Some(rev) = write.prev_rev
+                && let Some(old) = old.as_ref().filter(|_| !is_bucket)
+            {
+                let bytes = Past::row(self.now(), old).map_err(record)?;
+                batch.put.push(Put { key: keys.history(write.id, rev), bytes });
+            }
+            let was = old.as_ref().and_then(|old| old.name.as_ref());
+            if was != write.record.name.as_ref() {
+                if let Some(name) = was {
+                    batch.delete.push(keys.name(name));
+                    unnamed.push(name.clone());
                 }
-            } else if let Some(name) = &write.record.name {
-                batch.expect.push(Expect { key: keys.name(name), rev: None });
-                batch.put.push(Put { key: keys.name(name), bytes: write.id.0.to_vec() });
+                if let Some(name) = &write.record.name {
+                    batch.expect.push(Expect { key: keys.name(name), rev: None });
+                    batch.put.push(Put { key: keys.name(name), bytes: write.id.0.to_vec() });
+                }
             }
             batch.put.push(Put { key: keys.head(write.id), bytes: write.record.encode().map_err(record)? });
             // The image itself is no news.
@@ -221,7 +232,9 @@ impl Universe {
                 continue;
             }
             let event = render::event(write.id, prev + 1, prev, &write.record, &write.changed);
-            let token = render::subject_token(write.id, &write.record);
+            // What goes is told under the name that it had.
+            let told = old.as_deref().filter(|_| write.record.is_gone()).unwrap_or(&write.record);
+            let token = render::subject_token(write.id, told);
             batch.put.push(self.event_row(write.id, prev + 1, token, "state", &event)?);
             written.push((write.id, prev + 1, Arc::new(write.record)));
         }
@@ -243,12 +256,12 @@ impl Universe {
         }
         let deleted: Vec<ObjectId> = changes.delete.iter().filter_map(KeySpace::object_of).collect();
         batch.delete.extend(changes.delete);
-        Ok(Composed { batch, written, deleted })
+        Ok(Composed { batch, written, deleted, unnamed })
     }
 
     /// Commits, and lets later turns know.
     pub(super) async fn enter(&self, composed: Composed) -> Result<Durable, UniverseError> {
-        let Composed { batch, written, deleted } = composed;
+        let Composed { batch, written, deleted, unnamed } = composed;
         let put = || batch.put.iter().map(|put| &put.key);
         let events = put().filter(|key| KeySpace::is_outbox(key)).cloned().collect();
         let is_post = |key: &&Key| matches!(Place::of(key), Some(Place::Post { .. } | Place::Timer { .. }));
@@ -257,6 +270,7 @@ impl Universe {
             Ok((_, durable)) => {
                 written.into_iter().for_each(|(id, rev, record)| self.inner.cache.put(id, (rev, record)));
                 self.inner.cache.forget(deleted);
+                unnamed.iter().for_each(|name| self.inner.cache.forget_name(name));
                 self.wake_relay(events);
                 self.inner.posts.fill(posts);
                 Ok(durable)

@@ -16,6 +16,8 @@ pub enum UniverseError {
     Contended { attempts: u32, conflict: String },
     #[error("{object}: {seen} is older than {known}, which was applied already")]
     Stale { object: String, seen: String, known: String },
+    #[error("{object} cannot go while others refer to it: {by}")]
+    InUse { object: String, by: String },
     #[error("slot {slot:?}: {reason}")]
     BadSlot { slot: String, reason: String },
     #[error("slot {slot:?}: {error}")]
@@ -50,6 +52,7 @@ impl UniverseError {
             Self::IdReused(_) => ErrorKind::IdReused,
             Self::Contended { .. } => ErrorKind::Conflict,
             Self::Stale { .. } | Self::IdExpired(_) => ErrorKind::Stale,
+            Self::InUse { .. } => ErrorKind::InUse,
             Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::BadSlot { .. } | Self::BadMark(_) | Self::NotEmpty(_) => ErrorKind::BadRequest,
             Self::Syntax { .. } => ErrorKind::SyntaxError,

@@ -22,7 +22,7 @@ impl Universe {
         before: Option<Rev>,
     ) -> Result<HistoryPage, UniverseError> {
         self.inner.cache.forget([object]);
-        let Some((rev, now)) = View::new(self).object(object).await? else {
+        let Some((rev, now)) = View::new(self).record(object).await? else {
             return Err(UniverseError::NoSuchObject(object.to_string()));
         };
         let from = before.unwrap_or(rev + 1).min(rev + 1);
@@ -103,7 +103,7 @@ impl Universe {
     /// What an object was at a revision, if nothing of it was trimmed.
     pub async fn object_at(&self, object: ObjectId, rev: Rev) -> Result<Option<Record>, UniverseError> {
         self.inner.cache.forget([object]);
-        match View::new(self).object(object).await? {
+        match View::new(self).record(object).await? {
             Some((now, record)) if now == rev => Ok(Some((*record).clone())),
             _ => self.revision_at(object, rev).await,
         }

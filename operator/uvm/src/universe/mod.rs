@@ -13,6 +13,7 @@ mod opening;
 mod outbox;
 mod patch;
 mod posts;
+mod remove;
 mod render;
 mod restoring;
 mod retention;

@@ -75,6 +75,8 @@ pub(super) struct Group {
     revs: BTreeMap<Key, Option<Rev>>,
     /// Objects after these changes.
     objects: BTreeMap<ObjectId, (Rev, Arc<Record>)>,
+    deleted: Vec<ObjectId>,
+    unnamed: Vec<String>,
     messages: usize,
     bytes: usize,
 }
@@ -133,7 +135,7 @@ impl Group {
     }
 
     /// Takes in what it admits.
-    fn add(&mut self, Composed { batch, written, .. }: Composed) {
+    fn add(&mut self, Composed { batch, written, deleted, unnamed }: Composed) {
         self.messages += 1;
         self.bytes = self.bytes.saturating_add(size(&batch));
         self.expect(batch.expect);
@@ -154,17 +156,19 @@ impl Group {
                 self.put(Put { key: batch.marker, bytes: batch.marker_bytes });
             }
         }
+        self.deleted.extend(deleted);
+        self.unnamed.extend(unnamed);
         self.objects.extend(written.into_iter().map(|(id, rev, record)| (id, (rev, record))));
     }
 
     /// All of it as one batch; none if nothing is written.
     fn composed(self) -> Option<Composed> {
-        let Self { marker, expect, lock, put, delete, passes, objects, .. } = self;
+        let Self { marker, expect, lock, put, delete, passes, objects, deleted, unnamed, .. } = self;
         let (marker, marker_bytes) = marker?;
         let put = put.into_iter().map(|(key, bytes)| Put { key, bytes }).collect();
         let batch = Batch { marker, marker_bytes, expect, lock, put, delete: delete.into_iter().collect(), passes };
         let written = objects.into_iter().map(|(id, (rev, record))| (id, rev, record)).collect();
-        Some(Composed { batch, written, deleted: Vec::new() })
+        Some(Composed { batch, written, deleted, unnamed })
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use batos_covenant::{
-    ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, Reply, SendCommand, Wire, decode, encode,
+    ApplyCommand, Encoding, ErrorKind, ErrorReply, Made, OkReply, RemoveCommand, Reply, SendCommand, Wire, decode,
+    encode,
 };
 use batos_graph::{Key, ObjectId, Place, Put, Record, Rev, StoreError};
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,10 @@ pub enum Work {
     Apply {
         name: String,
         apply: ApplyCommand,
+    },
+    Remove {
+        name: String,
+        remove: RemoveCommand,
     },
     /// A message that an object sent.
     Post {
@@ -376,6 +381,7 @@ impl Universe {
             }
             Work::Undo { slot } => self.attempt_undo(message.object, slot).await,
             Work::Apply { name, apply } => self.attempt_apply(name, apply).await,
+            Work::Remove { name, remove } => self.attempt_remove(name, remove).await,
         }
     }
 
@@ -485,6 +491,7 @@ fn cause(message: &Message) -> String {
         Work::CreateMethod { name, .. } => format!("create_method {name}"),
         Work::Undo { slot } => format!("undo {slot}"),
         Work::Apply { apply, .. } => format!("apply, generation {}", apply.generation),
+        Work::Remove { remove, .. } => format!("remove, generation {}", remove.generation),
         Work::Post { waiting } => format!("send {} from {}", waiting.envelope.post.selector, waiting.envelope.sender),
     };
     let sender = if message.sender.is_empty() { String::new() } else { format!(" from {}", message.sender) };

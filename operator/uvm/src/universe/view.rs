@@ -72,6 +72,10 @@ impl Cache {
         Ok(Some(id))
     }
 
+    pub(super) fn forget_name(&self, name: &str) {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     pub(super) fn put(&self, id: ObjectId, entry: (Rev, Arc<Record>)) {
         let mut cached = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         if cached.len() >= CACHE_RECORDS {
@@ -129,7 +133,13 @@ impl<'a> View<'a> {
         Self { universe, overlay: overlay.collect() }
     }
 
+    /// A living object.
     pub async fn object(&self, id: ObjectId) -> Result<Option<(Rev, Arc<Record>)>, UniverseError> {
+        Ok(self.record(id).await?.filter(|(_, record)| !record.is_gone()))
+    }
+
+    /// An object, or what is left of one that is gone.
+    pub(super) async fn record(&self, id: ObjectId) -> Result<Found, UniverseError> {
         Ok(self.objects(&[id]).await?.into_iter().next().flatten())
     }
 

@@ -106,8 +106,8 @@ impl Object {
 pub(super) enum Cell {
     /// Known by id, not loaded.
     Outside(ObjectId),
-    /// Not in the store.
-    Absent(ObjectId),
+    /// Not in the store, or gone, and then what is left has a revision.
+    Absent(ObjectId, Option<Rev>),
     Here(Object),
     /// Was collected.
     Free,
@@ -389,7 +389,7 @@ impl Heap {
     /// The id of an object that is in the graph, or will be.
     pub fn id_of(&self, handle: Handle, seed: &[u8; 32]) -> Option<ObjectId> {
         match self.cells.get(handle.0 as usize)? {
-            Cell::Outside(id) | Cell::Absent(id) => Some(*id),
+            Cell::Outside(id) | Cell::Absent(id, _) => Some(*id),
             Cell::Free => None,
             Cell::Here(Object { origin: Origin::Stored(stored), .. }) => Some(stored.id),
             Cell::Here(Object { origin: Origin::New(number), .. }) => {
@@ -483,7 +483,7 @@ fn refer(cells: &mut Vec<Cell>, by_id: &mut HashMap<ObjectId, Handle>, id: Objec
 fn missing(cell: Option<&Cell>) -> Stop {
     match cell {
         Some(Cell::Outside(id)) => Stop::Object(*id),
-        Some(Cell::Absent(id)) => {
+        Some(Cell::Absent(id, _)) => {
             let kind = batos_covenant::ErrorKind::NoSuchObject;
             Stop::Fail(super::VmError::new(kind, format!("no object {id} in this universe")))
         }

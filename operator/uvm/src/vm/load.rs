@@ -19,8 +19,9 @@ impl Heap {
     pub fn supply(&mut self, id: ObjectId, found: Option<(Rev, Arc<Record>)>, code: Option<u32>) {
         let handle = self.refer(id);
         let cell = match found {
+            Some((rev, record)) if record.is_gone() => Cell::Absent(id, Some(rev)),
             Some((rev, record)) => Cell::Here(self.object_of(id, rev, record, code)),
-            None => Cell::Absent(id),
+            None => Cell::Absent(id, None),
         };
         if let Some(place) = self.cells.get_mut(handle.0 as usize) {
             *place = cell;
@@ -118,7 +119,7 @@ impl Heap {
     pub fn reads(&self) -> Vec<(ObjectId, Option<Rev>)> {
         let read = |(id, handle): (&ObjectId, &Handle)| match self.cells.get(handle.0 as usize) {
             Some(Cell::Here(Object { origin: Origin::Stored(stored), .. })) => Some((*id, Some(stored.rev))),
-            Some(Cell::Absent(_)) => Some((*id, None)),
+            Some(Cell::Absent(_, rev)) => Some((*id, *rev)),
             _ => None,
         };
         let mut reads: Vec<_> = self.by_id.iter().filter_map(read).collect();
