@@ -60,11 +60,11 @@ test_roll() {
 }
 
 has_gone() { ! kubectl get prototype "$1" >/dev/null 2>&1; }
-is_unknown() { { send "$1" n 2>&1 || true; } | grep -q "no object"; }
+is_unknown() { { send "$1" count 2>&1 || true; } | grep -q "no object"; }
 
 test_deletion() {
   say "a prototype's object stays, or goes with it"
-  local n='slots: [{ name: n, value: 7 }]'
+  local n='slots: [{ name: count, value: 7 }]'
   prototype kept quickstart "  $n" | kubectl apply -f -
   prototype root quickstart "  deletionPolicy: Delete
   $n" | kubectl apply -f -
@@ -72,20 +72,20 @@ test_deletion() {
   parents: [root]' | kubectl apply -f -
   ready prototype/kept prototype/root prototype/leaf
   kubectl delete prototype kept --timeout=30s
-  is "an object whose resource is gone" 7 "$(send kept n)"
+  is "an object whose resource is gone" 7 "$(send kept count)"
 
   say "not while another delegates to it, and then by itself"
   kubectl delete prototype root --wait=false
   says prototype/root InUse
   kubectl get prototype root -o jsonpath='{.status.conditions[?(@.type=="Ready")].message}{"\n"}' | grep 'traits leaf'
   kubectl get events --field-selector involvedObject.name=root,reason=InUse | grep root
-  is "what it answers meanwhile" 7 "$(send leaf n)"
+  is "what it answers meanwhile" 7 "$(send leaf count)"
   kubectl delete prototype leaf --timeout=60s
   soon has_gone root
   soon is_unknown root
-  prototype root quickstart '  slots: [{ name: n, value: 8 }]' | kubectl apply -f -
+  prototype root quickstart '  slots: [{ name: count, value: 8 }]' | kubectl apply -f -
   ready prototype/root
-  is "another of its name" 8 "$(send root n)"
+  is "another of its name" 8 "$(send root count)"
 
   say "a universe that is gone, or is given up, holds nothing up"
   printf 'apiVersion: batos.dev/v1alpha1\nkind: Universe\nmetadata: { name: brief }\nspec: { workers: { replicas: 0 } }\n' | kubectl apply -f -

@@ -111,18 +111,19 @@ test_buckets() {
   soon has_objects 2
 
   say "a large image goes in parts"
-  prototype bulk quickstart '  slots: [{ name: x, value: 0 }]' | kubectl apply -f -
+  # In a file: TiKV's answers have a limit of 4 MiB, which a page of so large rows breaks.
+  prototype bulk fetched '  slots: [{ name: x, value: 0 }]' | kubectl apply -f -
   ready prototype/bulk
   blob=$(head -c 120000 /dev/zero | tr '\0' x)
   # What was overwritten is in the image too.
-  for i in {1..150}; do send bulk x: "$i$blob" >/dev/null; done
+  for i in {1..150}; do send bulk x: "$i$blob" --universe fetched >/dev/null; done
   (
     export AWS_ENDPOINT_URL=$BATOS_TESTBED_S3 AWS_ACCESS_KEY_ID=testbed AWS_SECRET_ACCESS_KEY=$BATOS_TESTBED_S3_SECRET
     batos=$CARGO_TARGET_DIR/debug/batos
-    "$batos" export s3://images/large.image --nats "$BATOS_TESTBED_NATS"
+    "$batos" export s3://images/large.image --universe fetched --nats "$BATOS_TESTBED_NATS"
     (($(stat -c %s "$BATOS_TESTBED_DIR/s3/images/large.image") > 16 << 20))
     "$batos" import s3://images/large.image --store "redb://$work/large.redb"
-    "$batos" check --store "redb://$work/large.redb"
+    "$batos" check --universe fetched --store "redb://$work/large.redb"
     if AWS_SECRET_ACCESS_KEY=guessed "$batos" import s3://images/large.image --store "redb://$work/none.redb" 2>"$work/refused"; then
       die "a wrong key was good"
     fi
