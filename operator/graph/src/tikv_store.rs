@@ -33,7 +33,7 @@ use std::{
 
 use async_trait::async_trait;
 use tikv_client::{
-    CheckLevel, KvPair, Timestamp, TimestampExt, Transaction, TransactionClient, TransactionOptions,
+    CheckLevel, Config, KvPair, Timestamp, TimestampExt, Transaction, TransactionClient, TransactionOptions,
     transaction::{HeartbeatOption, ResolveLocksOptions},
 };
 use tokio::{
@@ -54,6 +54,9 @@ const POLL: Duration = Duration::from_millis(100);
 const REPEATS: u32 = 2;
 /// Locks that one clean-up looks at.
 const MAX_LOCKS: u32 = 256;
+
+/// Of an answer, in bytes: the client's own limit is 4 MiB, a page of 512 rows of `MAX_RECORD` may have 128.
+const LARGEST_ANSWER: usize = 256 << 20;
 
 /// Before every key in TiKV, and nowhere else.
 const PREFIX: &[u8] = b"batos/";
@@ -131,7 +134,9 @@ impl TikvStore {
         let addresses = url.strip_prefix("tikv://").unwrap_or(url);
         let endpoints: Vec<String> = addresses.split(',').map(str::to_owned).collect();
         let unavailable = |e: String| StoreError::Unavailable(format!("{url}: {e}"));
-        let client = timeout(CALL, TransactionClient::new(endpoints))
+        // A page of a scan may be as large as its rows.
+        let config = Config::default().with_grpc_max_decoding_message_size(LARGEST_ANSWER);
+        let client = timeout(CALL, TransactionClient::new_with_config(endpoints, config))
             .await
             .map_err(|_| unavailable(format!("PD does not answer within {CALL:?}")))?
             .map_err(|e| unavailable(e.to_string()))?;

@@ -7,23 +7,25 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// Fields that show nowhere, and why.
-const WITHOUT_EFFECT: [(&str, &str, &str); 6] = [
+const WITHOUT_EFFECT: [(&str, &str, &str); 7] = [
     ("Universe", "bus", "an empty one is the operator's own server and root"),
     ("Universe", "workers", "an empty one is the default"),
     ("Universe", "retention", "an empty one is the default"),
     ("Universe", "mind", "an empty one makes nothing, like none"),
+    ("Prototype", "deletionPolicy", "it shows when the resource is deleted"),
     ("Facet", "persona", "the operator places adapters; whoever asks an expert tells it who it is"),
     ("Facet", "persona/prompt", "the same"),
 ];
 
 /// Fields that the API server lets nobody change: they are tried on an object that is made anew.
-const FIXED: [(&str, &str); 9] = [
+const FIXED: [(&str, &str); 10] = [
     ("Universe", "store"),
     ("Universe", "restoreFrom"),
     ("Prototype", "universe"),
     ("Codex", "universe"),
     ("Snapshot", "universe"),
     ("Snapshot", "claim"),
+    ("Snapshot", "s3"),
     // What was written stays, and only the next image is another.
     ("Snapshot", "every"),
     ("Snapshot", "keep"),
@@ -44,6 +46,7 @@ fn special(kind: &str, path: &str) -> Option<(Value, Option<Value>)> {
         server[field] = value;
         server
     };
+    let bucket = json!({ "endpoint": "http://m/v1", "bucket": "images", "credentialsSecret": "b" });
     let law = json!({ "name": "b", "maxBytes": 9 });
     Some(match (kind, path) {
         ("Prototype", "slots/0/method") => (data, Some(slot(json!({ "name": "b", "method": "b = ( 1 )" })))),
@@ -86,6 +89,15 @@ fn special(kind: &str, path: &str) -> Option<(Value, Option<Value>)> {
             restored(json!({ "claim": "a", "image": "a/b.image" })),
             Some(restored(json!({ "claim": "b", "image": "a/b.image" }))),
         ),
+        ("Universe", "restoreFrom/s3") => (
+            restored(json!({ "claim": "a", "image": "a/b.image" })),
+            Some(restored(json!({ "s3": bucket, "image": "a/b.image" }))),
+        ),
+        ("Universe", path) if path.starts_with("restoreFrom/s3/") => {
+            (restored(json!({ "s3": bucket, "image": "a/b.image" })), None)
+        }
+        ("Snapshot", "s3") => (plain(kind), Some(json!({ "universe": "tikv", "s3": bucket }))),
+        ("Snapshot", path) if path.starts_with("s3/") => (json!({ "universe": "tikv", "s3": bucket }), None),
         ("Universe", "restoreFrom/image") => (restored(json!({ "snapshot": "nightly" })), None),
         ("Universe", "restoreFrom") => (mind(json!({})), Some(restored(json!({ "snapshot": "nightly" })))),
         ("Universe", "mind/codex/rules") => (mind(json!({})), Some(mind(json!({ "codex": { "rules": [law] } })))),

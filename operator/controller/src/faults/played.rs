@@ -10,7 +10,8 @@ use std::{
 };
 
 use batos_covenant::{
-    Command, Decision, ErrorKind, ErrorReply, OkReply, Proposal, ProposalPage, ProposalState, Reply, Subject,
+    Command, Decision, ErrorKind, ErrorReply, OkReply, Proposal, ProposalPage, ProposalState, RemoveCommand, Reply,
+    Subject,
 };
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -84,8 +85,12 @@ impl Graph {
             }
             None => {}
         }
+        // Asked again and again, so that a lost answer is another's; `down` has what is told without any.
+        if let Command::Info = command {
+            return Ok(self.answer(subject, command));
+        }
         let what = format!("{} {}", subject.verb, subject.object);
-        let writes = !matches!(command, Command::Proposals(_) | Command::Info);
+        let writes = !matches!(command, Command::Proposals(_));
         match self.memory.gate(what, writes, || self.answer(subject, command)).await {
             Some(result) => result.map_err(|code| format!("played {code}")),
             // The bus gives up after ten seconds.
@@ -120,6 +125,16 @@ impl Graph {
         Reply::Ok(OkReply::new(json!({ "object": subject.object, "drift": drift }), 1))
     }
 
+    fn remove(&self, subject: &Subject, remove: &RemoveCommand) -> Reply {
+        let mut applied = self.applied.lock().unwrap();
+        let is_its = |(uid, _, term, _): &Applied| *uid == remove.uid && remove.term >= *term;
+        let removed = applied.get(&subject.object).is_some_and(is_its);
+        if removed {
+            applied.remove(&subject.object);
+        }
+        Reply::Ok(OkReply::new(json!({ "object": subject.object, "removed": removed }), 1))
+    }
+
     fn approve(&self, decision: &Decision) -> Reply {
         let mut proposal = self.proposal.lock().unwrap();
         let error = |kind| Reply::Error { error: ErrorReply::new(kind, "played") };
@@ -146,6 +161,7 @@ impl Graph {
         match command {
             Command::Approve(decision) => self.approve(decision),
             Command::Proposals(_) => self.proposals(subject),
+            Command::Remove(remove) => self.remove(subject, remove),
             Command::Info => Reply::Ok(OkReply::new(json!({ "batos": "0", "image": "0" }), 0)),
             other => self.apply(subject, other),
         }

@@ -33,6 +33,7 @@ macro_rules! conformance {
             locks_prevent_write_skew
             a_batch_is_seen_wholly_or_not_at_all
             large_values_fit_and_larger_batches_are_refused
+            a_page_of_large_rows_is_read
             random_batches_behave_as_a_map
             a_snapshot_stays_as_it_was
             restored_rows_keep_their_revisions
@@ -249,6 +250,19 @@ pub async fn large_values_fit_and_larger_batches_are_refused(store: Engine, spac
     let too_large = Batch { put: vec![put(&a, vec![8; MAX_BATCH])], ..space.batch() };
     assert!(matches!(store.commit(too_large).await, Err(StoreError::TooLarge(_))));
     assert_eq!(read(&store, &a).await.map(|(rev, _)| rev), Some(1));
+}
+
+/// More than gRPC's clients take without being told.
+pub async fn a_page_of_large_rows_is_read(store: Engine, space: Space) {
+    for n in 0..12 {
+        let puts = (0..4).map(|m| put(&space.key(&format!("large {n} {m}")), vec![n as u8; 200 << 10])).collect();
+        store.commit(Batch { put: puts, ..space.batch() }).await.unwrap();
+    }
+    let (start, end) = (space.key("large "), space.key("large~"));
+    let rows = store.scan(&start, &end, None, 256).await.unwrap();
+    assert_eq!(rows.len(), 48);
+    let keys: Vec<Key> = rows.iter().map(|(key, _)| key.clone()).collect();
+    assert!(store.read(&keys).await.unwrap().iter().all(Option::is_some));
 }
 
 pub async fn a_snapshot_stays_as_it_was(store: Engine, space: Space) {
