@@ -136,25 +136,26 @@ async fn an_apply_that_comes_after_the_next_leaders_changes_nothing() {
     let (_, _, _, definition) = world.graph.applied.lock().unwrap()["elder"].clone();
     assert_eq!(definition[0]["slots"][0]["value"], 3);
     let applies = world.memory.written().into_iter().filter(|(_, what)| what == "apply elder");
-    assert_eq!(applies.map(|(who, _)| who).last(), Some("a"), "the late one came last");
+    assert_eq!(applies.map(|(who, _)| who).next_back(), Some("a"), "the late one came last");
     assert_eq!(world.reason("prototypes", "elder"), "Applied");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_down_is_said_and_all_recovers_by_itself() {
     type Break = fn(&World, bool);
+    type Reasons = &'static [(&'static str, &'static str, &'static str)];
     let bus: Break = |world, down| *world.graph.down.lock().unwrap() = down.then_some(Down::Bus);
     let store: Break = |world, down| *world.graph.down.lock().unwrap() = down.then_some(Down::Store);
     let engines: Break = |world, down| world.engines.down.store(down, Ordering::SeqCst);
     let api: Break = |world, down| world.memory.goes_down(Duration::from_secs(if down { 3600 } else { 0 }));
-    let table: [(&str, Break, &[(&str, &str, &str)]); 4] = [
+    let table: [(&str, Break, Reasons); 4] = [
         ("the bus", bus, &[("prototypes", "elder", "Unreachable"), ("prototypes", "late", "Unreachable")]),
         ("the store", store, &[("prototypes", "elder", "ApplyFailed"), ("prototypes", "late", "ApplyFailed")]),
         ("the engines", engines, &[("facets", "ledger", "EngineUnreachable"), ("facets", "late", "EngineUnreachable")]),
         // Nobody can be told.
         ("the API server", api, &[]),
     ];
-    let story = async |broken: Option<(Break, &[(&str, &str, &str)])>| {
+    let story = async |broken: Option<(Break, Reasons)>| {
         let world = World::new(None, None);
         let story = async {
             wanted(&world.memory);

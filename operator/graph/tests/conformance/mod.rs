@@ -255,7 +255,7 @@ pub async fn large_values_fit_and_larger_batches_are_refused(store: Engine, spac
 /// More than gRPC's clients take without being told.
 pub async fn a_page_of_large_rows_is_read(store: Engine, space: Space) {
     for n in 0..12 {
-        let puts = (0..4).map(|m| put(&space.key(&format!("large {n} {m}")), vec![n as u8; 200 << 10])).collect();
+        let puts = (0..4).map(|m| put(&space.key(format!("large {n} {m}")), vec![n as u8; 200 << 10])).collect();
         store.commit(Batch { put: puts, ..space.batch() }).await.unwrap();
     }
     let (start, end) = (space.key("large "), space.key("large~"));
