@@ -71,8 +71,21 @@ impl Mind {
 
     /// Brings the manifest's laws into force, or before a person. Done when a worker starts.
     pub async fn amend(&self) -> Result<(), UniverseError> {
+        self.amend_to(true).await
+    }
+
+    /// As `amend`, but brings nothing into force: of a worker that has run for a while the manifest may be an old one. It
+    /// counts again when a rollout is taken back, and no worker starts.
+    pub(crate) async fn amend_again(&self) -> Result<(), UniverseError> {
+        self.amend_to(false).await
+    }
+
+    async fn amend_to(&self, starts: bool) -> Result<(), UniverseError> {
         for _ in 0..ATTEMPTS {
-            let changes = self.amendment_of(&self.policy.codex).await?;
+            let changes = self.amendment_of(&self.policy.codex, starts).await?;
+            if changes.rows.is_empty() {
+                return Ok(());
+            }
             match self.universe.commit(self.universe.fresh_marker()?, Vec::new(), changes).await {
                 Err(UniverseError::Store(StoreError::Conflict(_))) => {}
                 other => return other,
@@ -81,7 +94,7 @@ impl Mind {
         Err(UniverseError::Internal("the Codex is being amended by others all the time".to_owned()))
     }
 
-    async fn amendment_of(&self, wanted: &Codex) -> Result<Changes, UniverseError> {
+    async fn amendment_of(&self, wanted: &Codex, starts: bool) -> Result<Changes, UniverseError> {
         let (rev, laws) = self.laws().await?;
         let id = amendment();
         let pending = find(&self.universe, id).await?;
@@ -89,6 +102,9 @@ impl Mind {
         let losses = laws.losses(wanted);
         let mut changes = Changes::default();
         if is_new || (laws != *wanted && (losses.is_empty() || self.policy.autonomy == Autonomy::Free)) {
+            if !starts {
+                return Ok(changes);
+            }
             changes = self.enact(rev, wanted, None)?;
         } else if laws != *wanted {
             let (source, replaces) = (wanted.text(), Some(laws.text()));

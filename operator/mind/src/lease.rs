@@ -76,6 +76,9 @@ impl Mind {
             if let Err(error) = self.tend_once().await {
                 tracing::warn!(%error, "open becomings could not be looked through");
             }
+            if let Err(error) = self.amend_again().await {
+                tracing::warn!(%error, "the Codex could not be looked at");
+            }
         }
     }
 
