@@ -189,7 +189,8 @@ impl Context {
         self.bus.reaches(&self.url(namespace, reach).await?).await
     }
 
-    async fn url(&self, namespace: &str, reach: &Reach) -> Result<String, String> {
+    /// Where a universe's bus is, with the operator's login; why it has none that it may read.
+    pub async fn url(&self, namespace: &str, reach: &Reach) -> Result<String, String> {
         match &reach.credentials {
             Some(secret) => Ok(logged_in(&reach.url, ARCHITECT, &self.password(namespace, secret).await?)),
             None => Ok(reach.url.clone()),

@@ -28,6 +28,8 @@ pub enum Pulse {
     BusFails(String),
     /// The bus is there, workers are, and none answers.
     Silent(String),
+    /// The operator has no login there that it may read: it cannot tell, and the workers' readiness is all that is known.
+    NotAsked,
 }
 
 /// The last pulse of each universe, by uid; and what its children were applied for, so that a look at the pulse writes
@@ -86,6 +88,11 @@ pub async fn feel(universe: &Universe, has_workers: bool, context: &Context) -> 
     }
     let (namespace, name) = place(&universe.metadata)?;
     let reach = reach(universe, &context.settings);
+    if let Err(why) = context.url(namespace, &reach).await {
+        tracing::debug!(universe = name, why, "not asked how it is");
+        context.pulses.note(uid, Pulse::NotAsked);
+        return Ok(Pulse::NotAsked);
+    }
     let answered = match Subject::new(&reach.root, name, AccessClass::Adm, ANY, "info") {
         Ok(subject) if has_workers => context.ask(namespace, &reach, &subject, &Command::Info).await,
         Ok(_) => Err(String::new()),
@@ -138,7 +145,7 @@ pub fn tell(verdict: Verdict, pulse: Option<&Pulse>, before: &UniverseStatus) ->
         }
     };
     match pulse {
-        None => {}
+        None | Some(Pulse::NotAsked) => {}
         Some(Pulse::Answers(info)) => {
             told.verdicts.extend([good(BUS_REACHABLE, "Answers"), good(STORE_REACHABLE, "Answers")]);
             if let Some(info) = info {
