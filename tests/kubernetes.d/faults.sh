@@ -24,7 +24,7 @@ test_faults() {
   hack/testbed kill nats-server
   kubectl patch prototype survivor --type=json --patch '[{"op": "add", "path": "/spec/slots/-", "value": {"name": "most", "value": 3}}]'
   soon because prototype/survivor 'Unreachable|UniverseNotReady'
-  soon because universe/quickstart 'Starting|PodsFailing'
+  soon because universe/quickstart 'Starting|PodsFailing|BusUnreachable'
   hack/testbed start nats-server
   recovers universe/quickstart prototype/survivor
   is "what was there before" 41 "$(send survivor count)"

@@ -198,7 +198,7 @@ impl Universe {
             }
             let old = match write.prev_rev {
                 // If the cache moved on meanwhile, the expectation above refuses the batch.
-                Some(_) => view.object(write.id).await?,
+                Some(_) => view.record(write.id).await?,
                 None => None,
             };
             let old = old.map(|(_, old)| old);
