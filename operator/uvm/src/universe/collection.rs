@@ -108,7 +108,12 @@ impl Universe {
         if state.deleting {
             return self.delete_condemned(rev, state).await;
         }
-        let wait = if state.indexed && state.counted.is_some() { self.pause(&state) } else { OTHERS };
+        // What has never been counted, or may lack rows, is looked at soon.
+        let wait = match (state.indexed, state.counted) {
+            (true, Some(_)) => self.pause(&state),
+            (true, None) => self.pause(&state).min(OTHERS),
+            (false, _) => OTHERS,
+        };
         let age = Duration::from_secs(self.now().abs_diff(state.begun));
         if age < wait {
             return Ok(Collected { objects: 0, rest: wait - age });
